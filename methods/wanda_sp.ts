@@ -17,11 +17,10 @@
  *
  * @module
  */
-import * as tf from "@tensorflow/tfjs";
 import { z } from "zod";
 import { at } from "../core/util/indexing.ts";
-import { type LayerPlan, type LayerShape, queryHeads } from "../models/units.ts";
-import type { LayerMasks } from "../models/masks.ts";
+import type { LayerPlan } from "../models/units.ts";
+import { keptMasks } from "../models/masks.ts";
 import { defineMethod, type Method, type MethodContext } from "./define.ts";
 import { inputStatistics, statisticsByLayers } from "./_shared/calibration.ts";
 import { columnScores, columnWeights, scoresOfLayer } from "./_shared/column_metrics.ts";
@@ -33,16 +32,6 @@ const options = z.strictObject({
     "prefix: each layer after the layers already pruned, as published; dense: the dense model, once for all levels",
   ),
 });
-
-/** Zeros for removed units. */
-function masksOf(kept: LayerPlan, shape: LayerShape): LayerMasks {
-  const mask = (count: number, units: readonly number[]) => {
-    const values = new Float32Array(count);
-    for (const unit of units) values[unit] = 1;
-    return tf.tensor1d(values);
-  };
-  return { queryHeads: mask(queryHeads(shape), kept.queryHeads), ffn: mask(shape.ffnChannels, kept.ffnChannels) };
-}
 
 /** The plan of every layer, scored on the outputs of the pruned layers before it. */
 async function prefixPlan(context: MethodContext<unknown>): Promise<LayerPlan[]> {
@@ -56,7 +45,7 @@ async function prefixPlan(context: MethodContext<unknown>): Promise<LayerPlan[]>
     const uniform = [at(target.uniform, l)];
     const kept = at(keepBest([scoresOfColumns({ ...columns, shape, headSize })], { ...target, uniform }).layers, 0);
     plan.push(kept);
-    return masksOf(kept, shape);
+    return keptMasks(kept, shape);
   });
   return plan;
 }

@@ -4,7 +4,7 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import { rmsNorm } from "../core/engine/ops.ts";
-import type { LayerShape } from "./units.ts";
+import { type LayerPlan, type LayerShape, queryHeads } from "./units.ts";
 
 /** Masks of one layer. Each multiplies the output of its units, so a zero removes the unit exactly. */
 export interface LayerMasks {
@@ -16,6 +16,23 @@ export interface LayerMasks {
   kvGroups?: tf.Tensor1D;
   /** [F]: multiplies the gated activation, before the down projection. */
   ffn?: tf.Tensor1D;
+}
+
+/** Masks with zeros for the units that are not kept; those of types that keep all are left out. */
+export function keptMasks(kept: LayerPlan, shape: LayerShape): LayerMasks {
+  const mask = (count: number, units: readonly number[]) => {
+    if (units.length === count) return undefined;
+    const values = new Float32Array(count);
+    for (const unit of units) values[unit] = 1;
+    return tf.tensor1d(values);
+  };
+  const layer = kept.kvGroups.length + kept.ffnChannels.length === 0 ? tf.zeros<tf.Rank.R1>([1]) : undefined;
+  const masks = {
+    layer,
+    queryHeads: mask(queryHeads(shape), kept.queryHeads),
+    ffn: mask(shape.ffnChannels, kept.ffnChannels),
+  };
+  return Object.fromEntries(Object.entries(masks).filter(([, values]) => values));
 }
 
 /** A mask of the hidden dimensions, the same in the whole model (Xia et al. 2024, arXiv:2310.06694): it multiplies the
