@@ -172,7 +172,7 @@ function outcomeNumbers({ outcomes }: TaskResult, metric: string): number[] | un
 }
 
 function taskMeasurements(result: TaskResult, primary: string): Measurement[] {
-  const { task, samples, version, numFewshot, bosPolicy, dataset } = result;
+  const { task, samples, version, numFewshot, bosPolicy, dataset, definition } = result;
   const { count, limited } = scored(samples.effective, samples.original);
   return Object.entries(result.metrics).map(([metric, { value, stderr, higherIsBetter }]) => ({
     column: {
@@ -185,7 +185,8 @@ function taskMeasurements(result: TaskResult, primary: string): Measurement[] {
       limited,
       protocol: `task version ${version}, ${numFewshot}-shot, ${count}, BOS: ${bosPolicy}, ${datasetWords(dataset)}`,
       higherIsBetter,
-      primary: metric === primary,
+      // A task file that gives `acc_norm` asks for it.
+      primary: metric === primary || metric === "acc_norm" && definition !== undefined,
       isFraction: isFraction(metric),
       chance: metric.startsWith("acc") ? result.chance : null,
     },

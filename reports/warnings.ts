@@ -24,8 +24,8 @@ function failedWords({ rows }: Section): string[] {
 }
 
 function limitedWords({ columns }: Section): string[] {
-  const parts = columns.filter(({ limited, primary, kind }) => limited && primary && kind !== "mean-accuracy")
-    .map(({ name, count }) => `${name} (${count})`);
+  const limited = columns.filter(({ limited, primary, kind }) => limited && primary && kind !== "mean-accuracy");
+  const parts = unique(limited.map(({ name, count }) => `${name} (${count})`));
   return parts.length === 0
     ? []
     : [`Only a part of the data was scored: ${parts.join(", ")}. Results on all of the data may differ.`];

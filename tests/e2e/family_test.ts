@@ -1,4 +1,4 @@
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertMatch } from "@std/assert";
 import { join } from "node:path";
 import { openModel } from "../../models/load.ts";
 import { doneCells, succeed } from "../support/bench_process.ts";
@@ -33,6 +33,9 @@ folderTest("a Qwen3 is cut, compensated, recovered and exported as one", async (
       record.size.layers.map((layer) => layer.ffnChannels),
     );
     source.close();
+    const card = Deno.readTextFileSync(join(stdout.trim(), "README.md"));
+    assertMatch(card, /tags: \[qwen3, pruned, [^]*\nA model of the family Qwen3, with/);
+    assert(!card.includes(folder), card);
   }
   const [cut, recovered] = take(nll, 2);
   assert(recovered < cut - 0.1, `${recovered} must be well below ${cut}`);

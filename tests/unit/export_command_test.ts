@@ -1,4 +1,4 @@
-import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { at } from "../../core/util/indexing.ts";
 import { exportCommand } from "../../benchmarks/commands/export.ts";
@@ -114,12 +114,20 @@ Deno.test("modelCard() shows perplexities of task files as they are, and dense n
 
 Deno.test("modelCard() says how a model was trained, and in which arithmetic it was measured", () => {
   const record = doneRecord({ method: "magnitude", sparsity: 0.2 });
-  const training = trainingSchema.parse({ steps: 5 });
+  const training = trainingSchema.parse({ steps: 5, corpus: "file:/secret/train.txt" });
   record.cell = { ...record.cell, recover: "lora", compensate: "least-squares", training, arithmetic: "fast" };
+  // A card goes to others: no path of this machine.
+  record.cell.model = record.weights.path = "/secret/model.gguf";
+  record.cell.methodFile = { path: "/secret/mine.ts", sha256: "0", imports: [] };
+  record.cell.calibration.corpus = "file:/secret/calibration.txt";
+  for (const one of record.perplexity) one.corpus = "file:/secret/test.txt";
+  for (const { dataset } of [...record.perplexity, ...record.tasks]) dataset.source = "/secret/data.jsonl";
+  record.tasks = record.tasks.map((one) => ({ ...one, definition: { path: "/secret/task.yaml", sha256: "0" } }));
   const card = modelCard({ ...CARD, record, isExact: false });
+  assert(!card.includes("/secret"), card);
   assertStringIncludes(card, "- Recovery: LoRA adapters and one scale per kept unit, merged.");
   assertStringIncludes(card, "- Compensation: least squares on output and down maps.");
-  assertStringIncludes(card, "- Training: 5 steps of");
+  assertMatch(card, /- Training: 5 steps of .* of train.txt/);
   assertStringIncludes(card, "- Arithmetic: reduced-precision products");
 });
 

@@ -216,6 +216,24 @@ Deno.test("sectionsOf() takes the mean accuracy over acc or acc_norm as LLM-Prun
   assertEquals(column.chance, 0.25);
 });
 
+Deno.test("acc_norm that a task file gives stands in the main table, beside the acc of the mean accuracy", () => {
+  const record = doneRecord();
+  record.tasks = record.tasks.map((one) => ({
+    ...one,
+    task: `own_${one.task}`,
+    definition: { path: "a", sha256: "0" },
+  }));
+  const [table] = at(reportOf([record], "t").sections, 0).blocks.filter((block) => block.kind === "table");
+  const heads = known(table).columns.map(({ header, detail }) => `${header} ${detail.split(" ")[0]}`);
+  const own = heads.filter((head) => head.startsWith("own_"));
+  assertEquals(
+    own,
+    ["arc_easy acc", "arc_easy acc_norm", "openbookqa acc", "openbookqa acc_norm"].map((head) => `own_${head}`),
+  );
+  const mean = sectionOf([record]).columns.find(({ kind }) => kind === "mean-accuracy");
+  assertEquals(mean?.protocol, "plain mean of own_arc_easy acc and own_openbookqa acc");
+});
+
 Deno.test("sectionsOf() shows of a path its last part only", () => {
   assertEquals(sectionOf([doneRecord({ model: "/secret/place/model.gguf" })]).model, "model.gguf");
 });
