@@ -16,15 +16,21 @@ const HOSTILE = "x<img src=y onerror='window.hacked=1'>";
 const TASK = "</script><script>window.hacked=1</script>";
 
 const sweep = sweepRecords();
+const pruned = sweep.find(({ cell }) => cell.method?.id === "flap")!;
 const other: CellRecord[] = [
   doneRecord({ model: "Other.gguf", engine: "wasm" }),
   doneRecord({ model: "Other.gguf", engine: "wasm", method: HOSTILE, sparsity: 0.2, damage: 0.5, tasks: [TASK] }),
 ];
-const SECTIONS = { sweep: sectionsOf(sweep), [HOSTILE]: sectionsOf(other) };
+/** More rows than are drawn at once. */
+const many = Array.from(
+  { length: 80 },
+  (_, i) =>
+    doneRecord({ model: "Many.gguf", method: "flap", sparsity: 0.2, options: { i }, damage: (i * 37 % 80) / 50 }),
+);
+const SECTIONS = { sweep: sectionsOf(sweep), [HOSTILE]: sectionsOf(other), many: sectionsOf(many) };
 
 /** Writes the page; two rows of the sweep have logged examples, of which pruning broke one and repaired one. */
 function write(out: string): string {
-  const pruned = sweep.find(({ cell }) => cell.method?.id === "flap")!;
   const logged = [at(sweep, 0), pruned].map(({ id }, i) => ({ id, task: "arc_easy", file: `${i}.js` }));
   const runs = Object.entries(SECTIONS).map(([name, sections]) => ({
     ...{ name, folder: `results/${name}`, address: "../run/", sections },
@@ -181,9 +187,29 @@ async function baseline(page: Page): Promise<void> {
   }
 }
 
+/** The first pinned row that is dense against the other: tests as those of the reports, and examples that changed. */
+async function pair(page: Page): Promise<void> {
+  const { rows, columns } = at(SECTIONS.sweep!, 0);
+  const [dense, flap] = ["dense", "flap"].map((label) => rows.find((row) => row.label === label)!);
+  const tested = columns.filter(({ kind, primary }) => kind !== "throughput" && primary);
+  const results = corrected(tested.flatMap((column) => pairedTest(column, flap!, dense!) ?? []));
+  await until(page, "!document.querySelector('[data-name=pair]').textContent.includes('…')");
+  const text = await page.evaluate<string>("document.querySelector('[data-name=pair]').textContent");
+  assertEquals(results.length, 4);
+  results.forEach((result, i) => assertStringIncludes(text, changeWords(at(tested, i), result)));
+  const [before = "", after = ""] = [at(sweep, 0), pruned].map((one) =>
+    one.state === "done" ? at(one.tasks, 0).outcomes.acc : ""
+  );
+  const broken = [...before].flatMap((bit, i) => bit === "1" && after[i] === "0" ? [i] : []);
+  assert(broken.length > 1);
+  assertStringIncludes(text, `arc_easy: ${broken.length} broken`);
+  assertStringIncludes(text, `examples ${broken.join(", ")}`);
+}
+
 async function examples(page: Page, url: string, requests: () => string[]): Promise<void> {
-  const pins = [idOf("dense", 0), idOf("flap", 0.2)].map((id) => `pin=${encodeURIComponent(id)}`).join("&");
+  const pins = [idOf("flap", 0.2), idOf("dense", 0)].map((id) => `pin=${encodeURIComponent(id)}`).join("&");
   await open(page, `${url}#model=all&${pins}`, { width: 1400 });
+  await pair(page);
   assert(requests().every((address) => !address.includes("samples")), "examples are loaded before they are opened");
   await page.evaluate("document.querySelector('[data-name=examples]').open = true");
   const shown = () =>
@@ -235,6 +261,20 @@ Deno.test("the page over many runs works in a browser", async (t) => {
         assertEquals(page.problems, []);
       });
     }
+    await t.step("the table holds all rows, the best of a level first, and the chart names its front", async () => {
+      await open(page, `${url}#model=Many.gguf&x=parameters`, { width: 1400 });
+      await until(page, "document.querySelectorAll('#table tr[data-id]').length === 80");
+      const shown = await page.evaluate<string[]>(
+        "[...document.querySelectorAll('#table tr[data-id] td:nth-of-type(3)')].map((one) => one.firstChild.textContent)",
+      );
+      assertEquals(shown.map(Number), shown.map(Number).sort((a, b) => a - b));
+      const best = many.find(({ cell }) => cell.method?.options.i === 0)!;
+      const row = at(SECTIONS.many!, 0).rows.find(({ runs }) => at(runs, 0).id === best.id)!;
+      assertStringIncludes(
+        await page.evaluate("document.querySelector('#chart-note').textContent"),
+        `no other point is better on both axes: ${row.label} at 20 %.`,
+      );
+    });
     await t.step("examples are loaded when they are opened, and show what pruning broke and repaired", async () => {
       page.requests.length = page.problems.length = 0;
       await examples(page, url, () => page.requests);

@@ -4,10 +4,11 @@
  */
 import { unique } from "../../format.ts";
 import { cellCard } from "./cell.js";
-import { drawChart } from "./chart.js";
+import { drawChart, frontRows, nameOf } from "./chart.js";
 import { failures, FILTERS, rows, sections } from "./data.js";
 import { check, choice, el, fill } from "./dom.js";
 import { examplesOf } from "./examples.js";
+import { pairCard } from "./pair.js";
 import { chosenAxes, openValues, readAddress, shownRows, state, writeAddress } from "./state.js";
 import { drawTable } from "./table.js";
 
@@ -17,9 +18,13 @@ function change(part) {
   draw();
 }
 
+/** Pins or unpins a row. What was clicked stays where it is in the window, though cards come and go above it. */
 function pin(id) {
+  const top = () => document.activeElement.getBoundingClientRect().top;
+  const before = top();
   state.pins = state.pins.includes(id) ? state.pins.filter((own) => own !== id) : [...state.pins, id];
   change({});
+  if (document.activeElement !== document.body) scrollBy(0, top() - before);
 }
 
 function setFilter(name, value, isOn) {
@@ -99,7 +104,7 @@ function drawAxes({ known, x, y }) {
     toggle("log vertical", "logY", state.logY === "" ? y?.kind === "perplexity" : state.logY === "yes", "no"),
     toggle("log horizontal", "logX"),
     toggle("Pareto front", "front", state.front === "yes", "no"),
-    toggle("scale without random and magnitude", "clip", state.clip === "yes", "no"),
+    toggle("leave random and magnitude out of the scale", "clip", state.clip === "yes", "no"),
     toggle("published numbers", "published"),
   );
 }
@@ -118,9 +123,8 @@ function drawChartNote(shown, { x, y }) {
     ...state.clip === "yes" && shown.some(({ methodId }) => methodId === "random" || methodId === "magnitude")
       ? ["The scale leaves out random and magnitude, whose points may lie outside."]
       : [],
-    ...state.front === "yes" && x?.better && y?.better ? ["Dashed: points that no other beats on both axes."] : [],
     ...unique(shown.map(({ filters }) => filters.model)).length > 1
-      ? ["Several models: their perplexities do not compare."]
+      ? ["Perplexities of different models cannot be compared."]
       : [],
     ...state.published === "yes"
       ? [
@@ -128,7 +132,14 @@ function drawChartNote(shown, { x, y }) {
       ]
       : [],
   ];
-  document.getElementById("chart-note").textContent = texts.join(" ");
+  const front = state.front === "yes" && x && y ? frontRows(shown, x, y) : [];
+  const runs = unique(shown.map(({ filters }) => filters.run)).length;
+  const names = front.map((row) => nameOf(row) + (runs > 1 ? ` (${row.filters.run})` : ""));
+  fill(
+    "chart-note",
+    el("p", {}, texts.join(" ")),
+    front.length > 0 ? el("p", {}, `Dashed: no other point is better on both axes: ${names.join("; ")}.`) : null,
+  );
 }
 
 function drawPins() {
@@ -136,9 +147,18 @@ function drawPins() {
   fill(
     "pins",
     pinned.length === 0 ? null : el("h2", {}, "Pinned cells"),
-    el("div", { class: "cards" }, pinned.map((row) => cellCard(row, () => pin(row.id), null))),
+    pinned.length === 1 ? el("p", { class: "meta" }, "Pin a second cell to compare the two.") : null,
+    pairCard(pinned),
     examplesOf(pinned),
+    el("div", { class: "cards" }, pinned.map((row) => cellCard(row, () => pin(row.id)))),
   );
+}
+
+/** A way from the table to the pinned cells, which are above it. */
+function drawWayToPins() {
+  const button = document.getElementById("to-pins");
+  button.hidden = state.pins.length === 0;
+  button.textContent = state.pins.length === 1 ? "1 cell pinned ↑" : `${state.pins.length} cells pinned: compare ↑`;
 }
 
 function draw() {
@@ -151,6 +171,7 @@ function draw() {
   drawAxes(axes);
   drawChartNote(shown, axes);
   drawPins();
+  drawWayToPins();
   drawTable(shown, { below, change, pin });
   drawChart(shown, axes, { width, pin });
 }
@@ -174,6 +195,7 @@ function start() {
   }
   readAddress();
   draw();
+  document.getElementById("to-pins").addEventListener("click", () => document.getElementById("pins").scrollIntoView());
   addEventListener("hashchange", () => {
     readAddress();
     draw();

@@ -49,7 +49,6 @@ const command = (text) => el("code", { class: "command", tabindex: "0" }, text);
 
 function seedParts(
   { seed, record, reproduce, exported, ffn, heads, curves, timings, seconds: whole, peak, environment, startedAt },
-  isOnly,
 ) {
   const cost = [
     ["pruning", timings.pruneS],
@@ -59,7 +58,7 @@ function seedParts(
   ].map(([name, value]) => `${name} ${seconds(value)} s`).join(", ");
   return el(
     "details",
-    { "data-name": `seed ${seed}`, open: isOnly },
+    { "data-name": `seed ${seed}` },
     el("summary", {}, `seed ${seed}`),
     el("p", { class: "meta" }, "Make this cell again, and write its model:"),
     command(reproduce),
@@ -84,8 +83,8 @@ function seedParts(
   );
 }
 
-/** A card of a pinned row. `unpin` takes it away; `examples` are controls for logged examples, or null. */
-export function cellCard(row, unpin, examples) {
+/** A card of a pinned row. `unpin` takes it away. */
+export function cellCard(row, unpin) {
   const { size, settings, values, cells, section, filters } = row;
   const measured = [...values].map(([column, { text, spread }]) => {
     const { name, unit, count } = columns[column];
@@ -114,7 +113,6 @@ export function cellCard(row, unpin, examples) {
     ]),
     el("details", { "data-name": "settings" }, el("summary", {}, "Settings"), facts(settings)),
     el("details", { "data-name": "protocol" }, el("summary", {}, "Protocol of its run"), facts(section.protocol)),
-    cells.map((cell) => seedParts(cell, false)),
-    examples,
+    cells.map(seedParts),
   );
 }

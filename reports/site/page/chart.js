@@ -20,6 +20,17 @@ const TOOLTIP = { value: "shown" };
 
 const nameOf = ({ label, asked, methodId }) => methodId === null ? label : `${label} at ${level(asked)}`;
 
+/** Rows that no other of `list` beats on both axes. */
+export const frontRows = (list, x, y) =>
+  frontOf(
+    list.flatMap((row) => {
+      const [px, py] = [x.point(row), y.point(row)];
+      return px && py ? [{ row, x: px.value, y: py.value }] : [];
+    }),
+    x,
+    y,
+  ).map(({ row }) => row);
+
 /** Text of a number on an axis. */
 const shown = (axis, row, value) => {
   const own = axis.column && axis.kind !== "number" ? row.values.get(axis.column.key) : undefined;
@@ -66,15 +77,19 @@ const colours = () => {
   );
 };
 
+/** Range of an axis: all values, and of their intervals what takes at most a quarter more. */
 function domainOf(points, isLog) {
-  const ends = points.flatMap(({ low, high }) => [low, high]).filter((end) =>
-    Number.isFinite(end) && (!isLog || end > 0)
-  );
-  if (ends.length === 0) return undefined;
-  const [low, high] = [Math.min(...ends), Math.max(...ends)];
-  if (isLog) return [low / 1.05, high * 1.05];
-  const room = 0.05 * (high - low || Math.abs(high) || 1);
-  return [low - room, high + room];
+  const [to, from] = isLog ? [Math.log, Math.exp] : [Number, Number];
+  const known = (list) => list.map(to).filter(Number.isFinite);
+  const values = known(points.map(({ value }) => value));
+  if (values.length === 0) return undefined;
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const span = high - low || Math.abs(high) || 1;
+  const ends = known(points.flatMap(({ low, high }) => [low, high]));
+  return [
+    from(Math.max(Math.min(low, ...ends), low - span / 4) - 0.04 * span),
+    from(Math.min(Math.max(high, ...ends), high + span / 4) + 0.04 * span),
+  ];
 }
 
 /** The Vega-Lite specification. */
@@ -85,8 +100,8 @@ function specOf(points, x, y, width) {
   const scaled = points.filter(({ row }) => !without.has(row));
   const isLog = { x: state.logX === "yes", y: state.logY === "" ? y.kind === "perplexity" : state.logY === "yes" };
   const ends = (axis) => [
-    ...scaled.map((p) => ({ low: p[`${axis}Low`] ?? p[axis], high: p[`${axis}High`] ?? p[axis] })),
-    ...others.map((p) => ({ low: p[axis], high: p[axis] })),
+    ...scaled.map((p) => ({ value: p[axis], low: p[`${axis}Low`] ?? p[axis], high: p[`${axis}High`] ?? p[axis] })),
+    ...others.map((p) => ({ value: p[axis], low: p[axis], high: p[axis] })),
   ];
   const channel = (name, axis) => ({
     field: name,
@@ -185,7 +200,7 @@ function specOf(points, x, y, width) {
           titleColor: ink.muted,
           titleFontWeight: "normal",
           labelFontSize: 12,
-          labelLimit: narrow ? 150 : 230,
+          labelLimit: narrow ? (width - 76) / 2 - 36 : 250,
           symbolLimit: 40,
         },
         ...narrow && { orient: "bottom", columns: 2, layout: { bottom: { anchor: "start", direction: "vertical" } } },

@@ -60,13 +60,14 @@ const scaled = (estimate, scale) =>
 function columnAxes(column) {
   const { key, id, name, unit, count, higherIsBetter, kind } = column;
   const scale = column.isFraction ? 100 : 1;
+  const words = name.replace(/^pp(?=\d)/, "prefill pp").replace(/^tg(?=\d)/, "decoding tg");
   const own = {
-    ...{ id, title: `${name}, ${unit}`, detail: count, column, kind, scale },
+    ...{ id, title: `${words}, ${unit}`, detail: count, column, kind, scale },
     better: higherIsBetter ? "higher" : "lower",
     point: (row) => scaled(row.values.get(key), scale),
   };
   if (kind !== "throughput") return [own];
-  const title = `${name} speed-up, × dense`;
+  const title = `${words} speed-up, × dense`;
   return [own, {
     ...own,
     id: `${id}-speed-up`,

@@ -4,6 +4,7 @@
  */
 import { choice, el } from "./dom.js";
 import { nameOf } from "./chart.js";
+import { pairOf } from "./pair.js";
 
 /** Promises of examples, and what fulfils them, by file. */
 const loaded = new Map();
@@ -62,9 +63,7 @@ function choices(example, names) {
 
 /** Examples of the first two rows of `pinned` that have a logged task in common; null where there are none. */
 export function examplesOf(pinned) {
-  const withFiles = pinned.filter((row) => filesOf(row).length > 0);
-  // The dense model first: what pruning broke and repaired is told from it.
-  const [a, b] = withFiles.toSorted((x, y) => Number(x.methodId !== null) - Number(y.methodId !== null));
+  const [a, b] = pairOf(pinned.filter((row) => filesOf(row).length > 0).slice(0, 2));
   if (!a || !b) return null;
   const common = filesOf(a).map(({ task }) => task).filter((task) => logged(b, task));
   if (common.length === 0) return null;

@@ -10,7 +10,7 @@ const state = { filters: {}, pins: [] };
 /** Choices besides filters and pins, each with its default; axes depend on the rows. */
 const CHOICES = {
   ...{ x: "", y: "", logX: "", logY: "", points: "mean", front: "yes", clip: "yes", published: "", colour: "method" },
-  ...{ baseline: "", sort: "", group: "" },
+  ...{ baseline: "", sort: "", group: "level" },
 };
 
 /** The model with most rows that is not the bundled demonstration. */

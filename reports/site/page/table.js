@@ -5,7 +5,7 @@
 import { changeWords, PAIRED_TESTS, verdictWords } from "../../paired_tests.ts";
 import { count, level, NO_VALUE, percent, pValue, unique } from "../../format.ts";
 import { compareAll, stopComparing } from "./compare.js";
-import { columnsOf, FILTERS, rows } from "./data.js";
+import { columnsOf, FILTERS, rows, valuesOf } from "./data.js";
 import { choice, el, fill, swatch } from "./dom.js";
 import { nameOf } from "./chart.js";
 import { state } from "./state.js";
@@ -16,92 +16,55 @@ const AT_ONCE = 40;
 /** Rows as a choice, in groups of one run. */
 const rowChoices = (list) => list.map((row) => [row.id, nameOf(row), row.filters.run]);
 
-/** A column of the table: heading, detail below it, text and sort key of a row. */
-function tableColumns(list) {
-  const runs = unique(list.map(({ filters }) => filters.run)).length;
+/** What tells rows of one name apart, below the name: settings in which `list` differs. */
+function detailsOf(list) {
   const isTimed = columnsOf(list).some(({ kind }) => kind === "throughput");
-  const differing = ["model", "run", "recovery", "compensation", "units", ...isTimed ? ["machine"] : []].filter((
-    name,
-  ) =>
-    name === "run"
-      ? runs > 1
-      : unique(list.filter(({ methodId }) => methodId).map(({ filters }) => filters[name])).length > 1
+  const names = ["model", "run", "recovery", "compensation", "units", ...isTimed ? ["machine"] : []].filter((name) =>
+    unique(list.filter(({ methodId }) => methodId).map(({ filters }) => filters[name])).length > 1
   );
-  const measuredColumn = (column) => ({
-    ...{
-      id: column.id,
-      title: column.name,
-      detail: `${column.unit}, ${column.count}`,
-      column,
-      better: column.higherIsBetter ? "higher" : "lower",
-    },
-    numeric: true,
-    text: (row) => row.values.get(column.key)?.text ?? NO_VALUE,
-    small: (row) => row.values.get(column.key)?.spread ?? "",
-    sort: (row) => row.values.get(column.key)?.value,
+  return ({ filters }) =>
+    names.map((name) => filters[name]).filter((text) => text !== "none" && text !== "dense").join(" · ");
+}
+
+/** Columns of the table: id, heading, detail below it, text and sort key of a row. */
+function tableColumns(list) {
+  const measured = (column, { id, title, detail, better }, pick) => ({
+    ...{ id, title, detail, better },
+    column: pick === "values" ? column : undefined,
+    text: (row) => row[pick].get(column.key)?.text ?? NO_VALUE,
+    small: (row) => row[pick].get(column.key)?.spread ?? "",
+    sort: (row) => row[pick].get(column.key)?.value,
   });
-  const speedUp = (column) => ({
-    ...{
-      id: `${column.id}-speed-up`,
-      title: "speed-up",
-      detail: `${column.name}, × dense`,
-      better: "higher",
-      numeric: true,
-    },
-    text: (row) => row.speedUps.get(column.key)?.text ?? NO_VALUE,
-    small: (row) => row.speedUps.get(column.key)?.spread ?? "",
-    sort: (row) => row.speedUps.get(column.key)?.value,
-  });
+  const ofColumn = (column) => {
+    const { id, name, unit, count, higherIsBetter, kind } = column;
+    const better = higherIsBetter ? "higher" : "lower";
+    const own = measured(column, { id, title: name, detail: `${unit}, ${count}`, better }, "values");
+    if (kind !== "throughput") return [own];
+    const speedUp = { id: `${id}-speed-up`, title: "speed-up", detail: `${name}, × dense`, better: "higher" };
+    return [own, measured(column, speedUp, "speedUps")];
+  };
+  const plain = (id, title, detail, text, sort) => ({ id, title, detail, text, sort });
+  const asked = (row) => row.methodId === null ? NO_VALUE : level(row.asked);
   return [
-    {
-      id: "asked",
-      title: "asked",
-      detail: "of prunable",
-      numeric: true,
-      text: (row) => row.methodId === null ? NO_VALUE : level(row.asked),
-      sort: (row) => row.asked,
-    },
-    ...differing.map((name) => ({
-      id: name,
-      title: name,
-      detail: "",
-      numeric: false,
-      text: (row) => row.filters[name],
-      sort: (row) => row.filters[name],
-    })),
-    {
-      id: "removed",
-      title: "removed",
-      detail: "% of prunable",
-      numeric: true,
-      text: (row) => percent(row.size.removed),
-      sort: (row) => row.size.removed,
-    },
-    {
-      id: "parameters",
-      title: "params",
-      detail: "",
-      numeric: true,
-      text: (row) => count(Math.round(row.size.parameters)),
-      sort: (row) => row.size.parameters,
-    },
-    ...columnsOf(list).flatMap((column) =>
-      column.kind === "throughput" ? [measuredColumn(column), speedUp(column)] : [measuredColumn(column)]
+    ...state.group === "level" ? [] : [plain("asked", "asked", "of prunable", asked, (row) => row.asked)],
+    ...columnsOf(list).flatMap(ofColumn),
+    plain("removed", "removed", "% of prunable", ({ size }) => percent(size.removed), ({ size }) => size.removed),
+    plain(
+      ...["parameters", "params", "", ({ size }) => count(Math.round(size.parameters)), ({ size }) => size.parameters],
     ),
-    {
-      id: "seeds",
-      title: "seeds",
-      detail: "",
-      numeric: true,
-      text: (row) => String(row.seeds.length),
-      sort: (row) => row.seeds.length,
-    },
+    plain("seeds", "seeds", "", ({ seeds }) => String(seeds.length), ({ seeds }) => seeds.length),
   ];
 }
 
+/** The order in use: the chosen one, or the best of the first quality first. */
+function orderOf(all) {
+  const first = all.find(({ column }) => column && column.kind !== "throughput");
+  return state.sort || (first ? (first.better === "higher" ? "-" : "") + first.id : "");
+}
+
 function sorted(list, all) {
-  const down = state.sort.startsWith("-");
-  const id = state.sort.replace(/^-/, "");
+  const down = orderOf(all).startsWith("-");
+  const id = orderOf(all).replace(/^-/, "");
   const key = id === "label" ? ({ label }) => label : all.find((one) => one.id === id)?.sort;
   if (key === undefined) return list;
   return list.toSorted((a, b) => {
@@ -143,17 +106,17 @@ export function drawTable(list, { below, change, pin }) {
       "group by",
       [["", "nothing"], ...FILTERS.map((name) => [name, name])],
       state.group,
-      (value) => change({ group: value }),
+      (group) => change({ group }),
     ),
     el("span", { id: "progress", class: "meta", role: "status" }),
   );
-  const heading = ({ id, title, detail, numeric, better }) => {
+  const heading = ({ id, title, detail, better }) => {
     const arrow = { higher: " ↑", lower: " ↓" }[better] ?? "";
-    const order = state.sort === id ? "ascending" : state.sort === `-${id}` ? "descending" : null;
-    const next = state.sort === id ? `-${id}` : id;
+    const order = { [id]: "ascending", [`-${id}`]: "descending" }[orderOf(all)] ?? null;
+    const next = order === "ascending" ? `-${id}` : id;
     return el(
       "th",
-      { scope: "col", class: numeric ? null : "text", "aria-sort": order },
+      { scope: "col", class: id === "label" ? "text" : null, "aria-sort": order },
       el(
         "button",
         { type: "button", name: `sort-${id}`, onclick: () => change({ sort: next }) },
@@ -164,6 +127,7 @@ export function drawTable(list, { below, change, pin }) {
   };
   const cells = new Map();
   const tests = new Map();
+  const detailOf = detailsOf(list);
   const line = (row) => {
     const name = el(
       "button",
@@ -177,11 +141,12 @@ export function drawTable(list, { below, change, pin }) {
       },
       swatch(row),
       row.label,
+      el("small", {}, detailOf(row)),
     );
     const own = all.map((one) => {
       const cell = el(
         "td",
-        { class: one.numeric ? null : "text" },
+        {},
         one.text(row),
         one.small?.(row) ? el("span", { class: "spread" }, one.small(row)) : null,
       );
@@ -203,14 +168,16 @@ export function drawTable(list, { below, change, pin }) {
       own,
     );
   };
-  const groups = [...Map.groupBy(sorted(list, all), ({ filters }) => state.group === "" ? "" : filters[state.group])];
-  const lines = groups.flatMap(([name, own]) => {
+  const byGroup = Map.groupBy(sorted(list, all), ({ filters }) => filters[state.group] ?? "");
+  const names = state.group === "" ? [""] : valuesOf(state.group).filter((name) => byGroup.has(name));
+  const lines = names.flatMap((name) => {
+    const own = byGroup.get(name) ?? [];
     const title = el("th", { scope: "rowgroup", class: "text", colspan: String(all.length + 1) });
     title.append(`${state.group}: ${name}`);
     const body = el("tbody", {}, name === "" ? null : el("tr", { class: "group" }, title));
     return own.map((row) => [body, row]);
   });
-  const method = { id: "label", title: "method", detail: "", numeric: false };
+  const method = { id: "label", title: "method", detail: "" };
   const table = el("table", {}, el("thead", {}, el("tr", {}, heading(method), all.map(heading))));
   drawLines(lines.length, Math.max(0, below) / LINE + AT_ONCE, (i) => {
     const [body, row] = lines[i];
