@@ -4,10 +4,11 @@
  */
 import { at } from "../core/util/indexing.ts";
 import { UsageError } from "../core/util/errors.ts";
+import { counted } from "../core/util/words.ts";
 import { type DecoderConfig, isLayerwiseUniform } from "./config.ts";
 import type { LayerShape } from "./units.ts";
 import { costOf, PARAMETERS, type Resource } from "./resource.ts";
-import { UNIT_TYPES, type UnitType } from "../core/schema/schema.ts";
+import { RUN_UNITS, type RunUnit, type UnitType } from "../core/schema/schema.ts";
 
 /** The budget that every method of a comparison must meet, from the sparsity level; see `resolveTarget`. */
 export interface BudgetTarget {
@@ -23,8 +24,13 @@ export interface BudgetTarget {
   budget: number;
   /** FFN widths are multiples of this. */
   ffnMultiple: number;
+  /** Whole layers that go before any unit. */
+  dropLayers: number;
+  /** Whether a method may choose another depth: layers are among the units, and their number is not given. */
+  freeDepth: boolean;
   /** The layer-wise uniform widths that meet the budget: attention units removed at the asked ratio (rounded down),
-   * FFN channels fill the rest, so that one more unit per layer would exceed the budget. One entry per layer. */
+   * FFN channels fill the rest, so that one more unit per layer would exceed the budget. One entry per layer that
+   * stays. */
   uniform: LayerShape[];
 }
 
@@ -91,15 +97,19 @@ function uniformShape(
   return null;
 }
 
-/** Largest fraction of the resource that can be removed if every layer keeps one unit of each type. */
+/** Largest fraction of the resource that can be removed if every layer keeps one unit of each type; with `freeDepth`,
+ * one such layer. */
 export function largestSparsity(
   config: DecoderConfig,
-  { units, ffnMultiple, resource }: Omit<WidthRules, "sparsity">,
+  { units, ffnMultiple, resource, freeDepth }: Pick<WidthRules, "units" | "ffnMultiple" | "resource"> & {
+    freeDepth?: boolean;
+  },
 ): number {
   const dense = at(config.layers, 0);
   const attention = attentionChoices(dense, units).at(-1)!;
   const ffnChannels = units.includes("ffn") ? Math.min(ffnMultiple, dense.ffnChannels) : dense.ffnChannels;
-  return 1 - resource.ofLayer(config, { ...attention, ffnChannels }) / resource.ofLayer(config, dense);
+  const part = resource.ofLayer(config, { ...attention, ffnChannels }) / resource.ofLayer(config, dense);
+  return 1 - part / (freeDepth ? config.layers.length : 1);
 }
 
 /** The budget of `target`, made for the dense model, for `narrower`, which was pruned before.
@@ -107,38 +117,67 @@ export function largestSparsity(
 export function targetFrom(narrower: DecoderConfig, target: BudgetTarget): BudgetTarget {
   const { units, ffnMultiple, budget, resource } = target;
   const sparsity = Math.max(0, 1 - budget / costOf(resource, narrower));
-  return { ...resolveTarget(narrower, { sparsity, units, ffnMultiple, resource }), budget };
+  const rest = { sparsity, ffnMultiple, resource, dropLayers: 0 };
+  return { ...resolveTarget(narrower, { ...rest, units: units.length > 0 ? units : ["layers"] }), budget };
+}
+
+/** The model and the budget that are left for units when the layers of `target` are gone, whichever they are. */
+export function afterDepth(
+  config: DecoderConfig,
+  target: BudgetTarget,
+): { config: DecoderConfig; target: BudgetTarget } {
+  const { dropLayers } = target;
+  if (dropLayers === 0) return { config, target };
+  const { layers, attention } = config;
+  const left = {
+    ...config,
+    layers: layers.slice(dropLayers),
+    ...attention && { attention: attention.slice(dropLayers) },
+  };
+  return { config: left, target: targetFrom(left, target) };
+}
+
+/** How {@linkcode resolveTarget} makes a budget. */
+export interface TargetOptions {
+  /** Fraction of the resource to remove, in [0, 1). */
+  sparsity: number;
+  /** What may be removed. */
+  units: readonly RunUnit[];
+  /** FFN widths are multiples of this; 1 when absent. */
+  ffnMultiple?: number;
+  /** What is counted; parameters when absent. */
+  resource?: Resource;
+  /** Whole layers to remove first. When absent, none, or with `layers` among the units, as few as the other units need
+   * to meet the budget. */
+  dropLayers?: number;
 }
 
 /** The budget of a cell and the uniform widths that meet it.
  *
  * At sparsity 0 everything stays. With `ffn` among the units, attention units are removed at the asked ratio, rounded
  * down (further only when FFN channels alone cannot make up the rest), and FFN channels fill the budget; without it,
- * the largest attention that fits is taken. One unit of each type always stays.
- * @throws {UsageError} when the sparsity cannot be reached with these units, or when the model's layers already differ
- * in width. */
+ * the largest attention that fits is taken. One unit of each type always stays. Where layers go, the ratio is that of
+ * what the others must lose.
+ * @throws {UsageError} when the sparsity cannot be reached with these units, the layers to remove leave nothing to
+ * prune, or the model's layers already differ in width. */
 export function resolveTarget(
   config: DecoderConfig,
-  { sparsity, units, ffnMultiple = 1, resource = PARAMETERS }: {
-    sparsity: number;
-    units: readonly UnitType[];
-    ffnMultiple?: number;
-    /** Parameters when absent. */
-    resource?: Resource;
-  },
+  { sparsity, units: all, ffnMultiple = 1, resource = PARAMETERS, dropLayers }: TargetOptions,
 ): BudgetTarget {
   if (!(sparsity >= 0 && sparsity < 1)) {
     throw new UsageError(`Sparsity must be at least 0 and below 1: current ${sparsity}`);
   }
-  if (units.length === 0) throw new UsageError(`At least one unit type is needed: ${UNIT_TYPES.join(", ")}`);
+  if (all.length === 0) throw new UsageError(`At least one unit type is needed: ${RUN_UNITS.join(", ")}`);
   if (!Number.isInteger(ffnMultiple) || ffnMultiple < 1) {
     throw new UsageError(`The FFN multiple must be a whole number from 1: current ${ffnMultiple}`);
   }
+  const units = all.filter((unit) => unit !== "layers");
   const whole = costOf(resource, config);
-  const left = (1 - sparsity) * whole;
-  const budget = Number.isInteger(whole) ? floor(left) : left;
-  const target = { sparsity, units, resource, whole, budget, ffnMultiple };
-  if (sparsity === 0) return { ...target, uniform: config.layers.map((shape) => ({ ...shape })) };
+  const kept = (1 - sparsity) * whole;
+  const budget = Number.isInteger(whole) ? floor(kept) : kept;
+  const freeDepth = dropLayers === undefined && units.length < all.length;
+  const target = { sparsity, units, resource, whole, budget, ffnMultiple, freeDepth };
+  if (sparsity === 0) return { ...target, dropLayers: 0, uniform: config.layers.map((shape) => ({ ...shape })) };
   if (!isLayerwiseUniform(config)) {
     const widths = config.layers.map((s) => `${s.kvGroups}x${s.queryHeadsPerGroup}+${s.ffnChannels}`);
     throw new UsageError(
@@ -148,14 +187,40 @@ export function resolveTarget(
         "so no uniform widths meet a sparsity: prune the original dense model instead",
     );
   }
-  const rules = { sparsity, units, ffnMultiple, resource };
-  const shape = uniformShape(config, budget / config.layers.length, rules);
-  if (!shape) {
-    const largest = floor(1000 * largestSparsity(config, rules)) / 1000;
-    throw new UsageError(
-      `Sparsity ${sparsity} cannot be reached with units ${units.join(", ")} on this model: the largest is ${largest}` +
-        (units.includes("ffn") && ffnMultiple > 1 ? ` at FFN multiple ${ffnMultiple}` : ""),
-    );
+  checkDepth(config, target, dropLayers);
+  const depths = freeDepth ? config.layers.keys() : [dropLayers ?? 0];
+  for (const gone of depths) {
+    const left = config.layers.length - gone;
+    const ofLayer = budget / left;
+    // Rounding must not change the ratio where every layer stays.
+    const ratio = gone === 0 ? sparsity : Math.max(0, 1 - ofLayer * config.layers.length / whole);
+    const shape = uniformShape(config, ofLayer, { units, ffnMultiple, resource, sparsity: ratio });
+    if (shape) return { ...target, dropLayers: gone, uniform: Array.from({ length: left }, () => ({ ...shape })) };
   }
-  return { ...target, uniform: config.layers.map(() => ({ ...shape })) };
+  const largest = floor(1000 * (dropLayers ? largestAt(config, target, dropLayers) : largestSparsity(config, target)));
+  throw new UsageError(
+    `Sparsity ${sparsity}${resource === PARAMETERS ? "" : ` of the ${resource.words}`} cannot be reached with units ${
+      all.join(", ")
+    } on this model: the largest is ${largest / 1000}` +
+      (units.includes("ffn") && ffnMultiple > 1 ? ` at FFN multiple ${ffnMultiple}` : "") +
+      (dropLayers ? ` without ${counted(dropLayers, "layer")}` : ""),
+  );
+}
+
+/** Largest sparsity of what is left without so many layers. */
+const largestAt = (config: DecoderConfig, target: Parameters<typeof largestSparsity>[1], dropLayers: number): number =>
+  1 - (1 - largestSparsity(config, target)) * (1 - dropLayers / config.layers.length);
+
+/** Refuses a number of layers that is more than the budget asks for, or leaves none. */
+function checkDepth(
+  { layers }: DecoderConfig,
+  { sparsity, whole, budget }: Pick<BudgetTarget, "sparsity" | "whole" | "budget">,
+  dropLayers = 0,
+): void {
+  const most = Math.min(layers.length - 1, Math.ceil(floor(1e6 * layers.length * (1 - budget / whole)) / 1e6));
+  if (dropLayers <= most) return;
+  throw new UsageError(
+    `Removing ${dropLayers} of ${layers.length} layers removes more than sparsity ${sparsity} asks for: ` +
+      `give --drop-layers ${most} or less`,
+  );
 }

@@ -4,6 +4,7 @@
  */
 import { corpusLabel, settingWords } from "../core/schema/cell_names.ts";
 import {
+  type Budget,
   type Cell,
   type DoneRecord,
   ofTask,
@@ -147,9 +148,23 @@ function calibrationWords({ cell: { calibration: { sequences, tokens, corpus, dr
   return `${sequences} × ${tokens} tokens of ${corpusLabel(corpus)}${places}`;
 }
 
-const unitWords = ({ cell: { units, ffnMultiple } }: Subject): string =>
-  units.map((unit) => UNIT_WORDS[unit]).join(" and ") +
+const unitWords = ({ cell: { units, ffnMultiple, dropLayers } }: Subject): string =>
+  (dropLayers === undefined ? "" : `${counted(dropLayers, "layer")}, then `) +
+  units.map((unit) => UNIT_WORDS[unit === "layers" ? "layer" : unit]).join(" and ") +
   (ffnMultiple === 1 ? "" : `, FFN widths in multiples of ${ffnMultiple}`);
+
+/** What the sparsity is a part of. */
+export const BUDGET_WORDS: Record<Budget, string> = {
+  "parameters": "prunable parameters",
+  "macs": "multiply-accumulates of the layers",
+  "prefill-ms": "prefill time of the layers",
+  "decode-ms": "decoding time of the layers",
+};
+
+const budgetWords = ({ cell: { budget, latency } }: Subject): string =>
+  budget === undefined
+    ? ""
+    : BUDGET_WORDS[budget] + (latency === undefined ? "" : `, table of times ${latency.slice(0, 12)}`);
 
 const arithmeticWords = ({ cell: { arithmetic, weights } }: Subject): string =>
   ARITHMETIC[arithmetic ?? "exact"] + (weights === "stored" ? ", weights stored in 16 bits" : "");
@@ -204,6 +219,7 @@ export const SETTINGS: readonly Setting[] = [
   { name: "adapters", of: "pruned", text: adapterWords, caption: adapterWords },
   { name: "loss", of: "pruned", text: lossWords, caption: lossWords },
   { name: "calibration", of: "pruned", text: calibrationWords, caption: calibrationWords },
+  { name: "budget", of: "pruned", text: budgetWords, caption: budgetWords },
   { name: "units", of: "pruned", text: unitWords, caption: unitWords },
   { name: "method file", of: "pruned", text: ({ cell: { methodFile } }) => methodFile ? fileWords(methodFile) : "" },
   {

@@ -9,6 +9,7 @@ import type { Method } from "../../methods/define.ts";
 import { type DecoderConfig, expectedTensors, LINEAR_NAMES, linearShape } from "../../models/config.ts";
 import { layerMacs, modelMacs, totalParameters } from "../../models/count.ts";
 import { bytesPerToken, FAST_TOKENS } from "../../models/scoring.ts";
+import type { Resource } from "../../models/resource.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { queryHeads } from "../../models/units.ts";
 import { vocabularyRows } from "../../models/vocabulary.ts";
@@ -82,18 +83,28 @@ function statisticsBytes({ layers, headSize }: DecoderConfig, withGram: boolean)
 }
 
 /** The uniform widths of a cell's budget, whatever the method makes of it; the dense ones for a foreign checkpoint. */
-function leftShape(dense: DecoderConfig, { method, checkpoint, sparsity, units, ffnMultiple }: Cell): DecoderConfig {
+function leftShape(
+  dense: DecoderConfig,
+  { method, checkpoint, sparsity, units, dropLayers, ffnMultiple }: Cell,
+  resource?: Resource,
+): DecoderConfig {
   if (method === null || checkpoint) return dense;
-  return { ...dense, layers: resolveTarget(dense, { sparsity, units, ffnMultiple }).uniform };
+  return { ...dense, layers: resolveTarget(dense, { sparsity, units, dropLayers, ffnMultiple, resource }).uniform };
 }
 
 /** What one cell takes, from the dense model's shape. Statistics of a method's own are not known here. */
 export function cellCost(
   cell: Cell,
   dense: DecoderConfig,
-  { method, tokens, layerwise = false }: { method: Method | null; tokens: EvaluationTokens; layerwise?: boolean },
+  { method, tokens, layerwise = false, resource }: {
+    method: Method | null;
+    tokens: EvaluationTokens;
+    layerwise?: boolean;
+    /** What the budget counts; parameters when absent. */
+    resource?: Resource;
+  },
 ): CellCost {
-  const left = leftShape(dense, cell);
+  const left = leftShape(dense, cell, resource);
   const { compensate, weights, calibration, training, recover } = cell;
   const readsData = method !== null && (method.needs.calibration || compensate !== undefined);
   const trained = method?.kind === "learned" ? dense : left;

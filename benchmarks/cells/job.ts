@@ -3,7 +3,7 @@
  * @module
  */
 import { z } from "zod";
-import { cellSchema, failedRecordSchema, PAPER_TABLES } from "../../core/schema/schema.ts";
+import { cellSchema, failedRecordSchema, latencyTableSchema, PAPER_TABLES } from "../../core/schema/schema.ts";
 import { taskGroupSchema } from "../records/run_file.ts";
 
 /** The job of a cell's process. */
@@ -21,6 +21,7 @@ export const cellJobSchema = z.strictObject({
     "SHA-256 of the run's data sets, and numbers of examples in prompts, by use",
   ),
   paper: z.enum(PAPER_TABLES).optional().describe("published table of the run"),
+  latency: latencyTableSchema.optional().describe("times of layers, where the budget is a time"),
   device: z.string().optional().describe("device of the engine; any when absent"),
   batchTokens: z.strictObject({ perplexity: z.array(z.number()), tasks: z.array(z.number()) })
     .optional().describe("of each measurement; as the engine and its memory suggest when absent"),

@@ -5,10 +5,12 @@
 import { join } from "node:path";
 import { currentEngine } from "../../core/engine/engine.ts";
 import { sha256OfJson } from "../../core/util/canonical_json.ts";
-import { type DoneRecord, pruningOf } from "../../core/schema/schema.ts";
+import { type DoneRecord, type LatencyTable, pruningOf } from "../../core/schema/schema.ts";
 import { getMethod } from "../../methods/mod.ts";
 import { uploadModel } from "../../models/device.ts";
+import { layerTimes, resourceOf } from "../../models/latency.ts";
 import { densePlan } from "../../models/plan.ts";
+import { costOf, type Resource } from "../../models/resource.ts";
 import { reloadMethodFile } from "../configuration/method_file.ts";
 import { calibrate, type TrainingData, trainingData } from "../pipeline/calibrate.ts";
 import { load, type LoadedModel } from "../pipeline/load.ts";
@@ -32,6 +34,7 @@ type MadeFacts = Pick<
   | "changedWeights"
   | "raisedRidges"
   | "openResidual"
+  | "budget"
 >;
 
 /** A cell's model. */
@@ -53,7 +56,7 @@ export async function loadDense(
 
 /** The model that a cell asks for; `dense` itself where nothing is pruned. */
 export async function makeModel(
-  job: Pick<CellJob, "cell" | "out" | "data">,
+  job: Pick<CellJob, "cell" | "out" | "data" | "latency">,
   dense: LoadedModel,
   host: StepOptions,
   clock: PhaseClock,
@@ -74,12 +77,12 @@ export async function makeModel(
 }
 
 async function prunedModel(
-  { cell, out, data }: Pick<CellJob, "cell" | "out" | "data">,
+  { cell, out, data, latency }: Pick<CellJob, "cell" | "out" | "data" | "latency">,
   dense: LoadedModel,
   { report = () => {}, signal }: StepOptions,
   clock: PhaseClock,
 ): Promise<MadeModel> {
-  const { method: choice, methodFile, sparsity, units, ffnMultiple, seed, compensate } = cell;
+  const { method: choice, methodFile, sparsity, units, dropLayers, ffnMultiple, seed, compensate } = cell;
   if (choice === null) throw new TypeError("A cell that is pruned has a method");
   if (methodFile) await reloadMethodFile(methodFile);
   const { kind, needs } = getMethod(choice.id);
@@ -88,7 +91,7 @@ async function prunedModel(
   const waiting = <T>(work: () => Promise<T>) => clock.during("waitS", work);
   const { corpus } = cell.calibration;
   const text = { seed, data, report, signal, remember: createCache(folder, { ...scope, calibration: [] }, waiting) };
-  const calibration = needs.calibration || compensate
+  const calibration = needs.calibration || compensate || dropLayers !== undefined || units.includes("layers")
     ? await calibrate(dense, { ...cell.calibration, ...text })
     : undefined;
   const { recover: trains = "none" } = cell;
@@ -113,7 +116,8 @@ async function prunedModel(
   };
   const { id: method, options } = choice;
   const phase = kind === "learned" ? "learning" : "pruning";
-  const how = { method, options, sparsity, units, ffnMultiple, calibration, compensate };
+  const resource = resourceOf(cell.budget, latency);
+  const how = { method, options, sparsity, resource, units, dropLayers, ffnMultiple, calibration, compensate };
   let pruned = await prune(dense, { ...how, ...step, report: (message) => report(`${phase}: ${message}`) });
   if (training && kind === "one-shot") {
     const recovery = { ...step, dense, training, report: (message: string) => report(`recovery: ${message}`) };
@@ -128,10 +132,22 @@ async function prunedModel(
       ...pruned.training.length > 0 && { training: pruned.training },
       ...training && readFacts(training),
       changedWeights: pruned.changed,
+      ...cell.budget && { budget: budgetFacts(cell, resource, { dense, pruned, latency }) },
       ...pruned.raisedRidges && { raisedRidges: pruned.raisedRidges },
       ...pruned.openResidual !== undefined && { openResidual: pruned.openResidual },
     },
   };
+}
+
+/** What the budget asked for and what is left of it. */
+function budgetFacts(
+  { sparsity }: CellJob["cell"],
+  resource: Resource,
+  { dense, pruned, latency }: { dense: LoadedModel; pruned: PrunedModel; latency?: LatencyTable },
+): NonNullable<DoneRecord["budget"]> {
+  const whole = costOf(resource, dense.model.config);
+  const left = costOf(resource, pruned.model.config);
+  return { whole, asked: (1 - sparsity) * whole, left, rest: latency ? layerTimes(latency).restMs : 0 };
 }
 
 /** What a training read, as records have it. */

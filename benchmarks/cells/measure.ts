@@ -82,12 +82,12 @@ export async function measureCell(job: Job, host: CellHost, before?: DoneRecord)
 /** The model of a record, as the run kept it. */
 async function keptAs({ out }: Job, before: DoneRecord, dense: LoadedModel, host: CellHost): Promise<MadeModel> {
   const { plan, calibrationData, training, trainingData, trainingDomains, changedWeights } = before;
-  const { raisedRidges, openResidual } = before;
+  const { raisedRidges, openResidual, budget } = before;
   const learned = { training, trainingData, trainingDomains };
   return {
     model: await keptModel(out, before, { dense: dense.model, source: dense.source }, host),
     rebuild: null,
-    facts: { plan, calibrationData, ...learned, changedWeights, raisedRidges, openResidual },
+    facts: { plan, calibrationData, ...learned, changedWeights, raisedRidges, openResidual, budget },
   };
 }
 

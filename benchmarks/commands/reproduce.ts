@@ -10,12 +10,14 @@
 import { join, resolve } from "node:path";
 import { UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
-import { canonicalJson } from "../../core/util/canonical_json.ts";
+import { canonicalJson, sha256OfJson } from "../../core/util/canonical_json.ts";
 import { classifyExit } from "../../core/schema/failure.ts";
-import type { CellRecord, DoneRecord, PerplexityResult, TaskResult } from "../../core/schema/schema.ts";
+import type { CellRecord, DoneRecord, LatencyTable, PerplexityResult, TaskResult } from "../../core/schema/schema.ts";
 import type { TaskDefinition } from "../../datasets/define.ts";
 import { definitionHash, selectTasks } from "../../datasets/lm_eval/task_files.ts";
 import { harnessCommit } from "../cells/environment.ts";
+import type { CellJob } from "../cells/job.ts";
+import { latencyPath, readLatency } from "../configuration/latency_table.ts";
 import { askedResults, type DataHashes } from "../records/measured.ts";
 import { readRunFile, startOf } from "../records/run_file.ts";
 import { folderOfRecord, readDone, readRecord, recordPath } from "../records/store.ts";
@@ -122,13 +124,26 @@ function ownResults(record: DoneRecord, hashes?: DataHashes): DoneRecord {
   return found;
 }
 
+/** The table of times that the cell's budget was met by.
+ * @throws {UsageError} when the folder has another one. */
+function tableOf(out: string, { cell: { budget, latency } }: DoneRecord): LatencyTable | undefined {
+  if (budget === undefined || budget === "macs") return undefined;
+  const table = readLatency(out, budget);
+  if (table && sha256OfJson(table) === latency) return table;
+  throw new UsageError(
+    `"${out}" lacks the table of times of the cell: put a copy of "${latencyPath(out, budget)}" back`,
+  );
+}
+
 /** Tokens of a batch where a record does not say. */
 const UNSAID_TOKENS = 512;
 
 /** Runs the cell of a record in a folder of its own that is removed, without throughput. */
 async function runAgain(
   record: DoneRecord,
-  { model = record.cell.model, data, layerwise }: { model?: string; data?: string; layerwise?: boolean },
+  { model = record.cell.model, data, layerwise, latency }: Pick<CellJob, "data" | "layerwise" | "latency"> & {
+    model?: string;
+  },
 ): Promise<CellRecord> {
   const { cell: { throughput: _timed, ...cell }, environment: { device, threads }, perplexity, tasks } = record;
   return await withTempFolder(async (out) => {
@@ -149,6 +164,7 @@ async function runAgain(
         // A GPU is taken where there is one unless the CPU is named.
         ...cell.engine === "tensorflow" && device.startsWith("cpu") && { device: "cpu" },
         ...layerwise === true && { layerwise },
+        ...latency && { latency },
         ...definitions.length > 0 && { taskDefinitions: definitions },
         ...data !== undefined && { data },
       },
@@ -196,6 +212,7 @@ export const reproduce: Command = {
       model: model === undefined || model === "tiny" ? model : resolve(model),
       data: data === undefined ? run?.config.data : resolve(data),
       layerwise: run?.config.layerwise,
+      latency: tableOf(out, record),
     };
     // Paths in the record are those of the folder in which the run was started.
     try {

@@ -10,7 +10,8 @@ import { isFileName } from "../../datasets/text_file.ts";
 import type { RunSettings } from "../../methods/define.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import type { DecoderConfig } from "../../models/config.ts";
-import { resolveTarget } from "../../models/target.ts";
+import type { Resource } from "../../models/resource.ts";
+import { afterDepth, resolveTarget } from "../../models/target.ts";
 import { learningOf, type ReadyConfig } from "./expand.ts";
 
 /** Most tokens of text that a cell may be asked to hold, as 32-bit integers. */
@@ -72,7 +73,8 @@ export function checkLosses(config: RunConfig): void {
 }
 
 /** One layer at a time gives activations and weights, but no gradients. */
-function checkLayerwise({ layerwise, methods, recover, compensate, calibration }: RunConfig): void {
+function checkLayerwise(config: RunConfig): void {
+  const { layerwise, methods, recover, compensate, calibration, dropLayers, units } = config;
   if (!layerwise) return;
   const whole = methods.find(({ id }) => !getMethod(id).layerwise);
   const needsAll = [
@@ -80,6 +82,8 @@ function checkLayerwise({ layerwise, methods, recover, compensate, calibration }
     recover !== undefined && recover !== "none" && `--recover ${recover}`,
     compensate !== undefined && compensate !== "none" && `--compensate ${compensate}`,
     calibration?.corpus === SELF_TEXT && "--calibration self",
+    dropLayers !== undefined && "--drop-layers",
+    units.includes("layers") && "--units layers",
   ].find((what) => what);
   if (needsAll) {
     throw new UsageError(`--layerwise holds one layer at a time, but ${needsAll} needs all: leave one of them out`);
@@ -88,7 +92,7 @@ function checkLayerwise({ layerwise, methods, recover, compensate, calibration }
 
 /** Checks lengths, counts and levels against the model.
  * @throws {UsageError} that names the setting. */
-export function checkAgainstModel(config: ReadyConfig, model: DecoderConfig): void {
+export function checkAgainstModel(config: ReadyConfig, model: DecoderConfig, resource?: Resource): void {
   const { maxPositions: positions } = model;
   const { perplexity, calibration, training, throughput, generate, generateTokens } = config;
   const lengths: [what: string, tokens: number | undefined][] = [
@@ -117,19 +121,26 @@ export function checkAgainstModel(config: ReadyConfig, model: DecoderConfig): vo
   };
   const [large, count] = Object.entries(counts).find(([, count]) => count > MOST_TOKENS) ?? [];
   if (large !== undefined) throw new UsageError(`${large} must be at most ${MOST_TOKENS}: current ${count}`);
-  checkLevels(config, model);
+  checkLevels(config, model, resource);
 }
 
-type Levels = Pick<RunConfig, "sparsity" | "units" | "ffnMultiple" | "methods"> & RunSettings;
+type Levels = Pick<RunConfig, "sparsity" | "units" | "dropLayers" | "ffnMultiple" | "methods"> & RunSettings;
 
 /** Checks that the units of the run can reach its levels on this model, and that each method can keep its options.
  * @throws {UsageError} that names the level or the method. */
-export function checkLevels({ sparsity, units, ffnMultiple, methods, ...run }: Levels, model: DecoderConfig): void {
+export function checkLevels(
+  { sparsity, units, dropLayers, ffnMultiple, methods, ...run }: Levels,
+  model: DecoderConfig,
+  resource?: Resource,
+): void {
   for (const level of new Set(sparsity.filter((level) => level > 0))) {
-    const target = resolveTarget(model, { sparsity: level, units, ffnMultiple });
+    const target = resolveTarget(model, { sparsity: level, units, dropLayers, ffnMultiple, resource });
+    const rest = afterDepth(model, target);
     for (const { id, options } of methods) {
       try {
-        getMethod(id).check?.(model, target, options, run);
+        const method = getMethod(id);
+        if (method.ownDepth) method.check?.(model, target, options, run);
+        else method.check?.(rest.config, rest.target, options, run);
       } catch (error) {
         throw new UsageError(`Method "${id}": ${(error as Error).message ?? error}`);
       }

@@ -114,9 +114,11 @@ function changedOptions({ id, options }: RunConfig["methods"][number]): string[]
  * nothing is drawn, only the first seed counts. A level of 0 is the dense model. */
 export function expandCells(
   config: ReadyConfig,
-  { engine, fingerprint, checkpoints = [], fileOf }: {
+  { engine, fingerprint, latency, checkpoints = [], fileOf }: {
     engine: EngineName;
     fingerprint: Fingerprint;
+    /** SHA-256 of the table of times that the budget is met by. */
+    latency?: string;
     /** Models of the run that were pruned elsewhere. */
     checkpoints?: readonly FoundCheckpoint[];
     /** Files that methods of the user's own come from, by method. */
@@ -143,19 +145,25 @@ export function expandCells(
   const first = at(seeds, 0);
   add({ ...common, method: null, sparsity: 0, seed: first }, false);
   for (const choice of config.methods) {
-    const { needs, kind, version } = getMethod(choice.id);
+    const { needs, kind, version, granularity } = getMethod(choice.id);
+    const dropLayers = granularity === "layer" ? undefined : config.dropLayers;
+    // Layers are ranked on calibration data.
+    const calibrated = needs.calibration || dropLayers !== undefined || config.units.includes("layers");
     const learning = learningOf(config, kind === "learned");
     const file = fileOf?.get(choice.id);
     const own = {
       ...common,
       ...learning,
+      ...dropLayers !== undefined && { dropLayers },
+      ...config.budget !== "parameters" && { budget: config.budget },
+      ...latency !== undefined && { latency },
       ...file && { methodFile: file },
       method: { ...choice, ...version > 1 && { version }, changed: changedOptions(choice) },
     };
-    const isDrawn = (needs.seed ?? true) || needs.calibration || Object.keys(learning).length > 0;
+    const isDrawn = (needs.seed ?? true) || calibrated || Object.keys(learning).length > 0;
     for (const sparsity of config.sparsity.filter((level) => level > 0)) {
       for (const seed of isDrawn ? seeds : [first]) {
-        add({ ...own, sparsity, seed }, needs.calibration || learning.compensate !== undefined);
+        add({ ...own, sparsity, seed }, calibrated || learning.compensate !== undefined);
       }
     }
   }

@@ -8,13 +8,15 @@ import {
   calibrationSchema,
   type DatasetUse,
   type EngineName,
+  type LatencyTable,
   type MethodFile,
   ofTask,
   type RunConfig,
+  throughputChoiceSchema,
   trainingSchema,
 } from "../../core/schema/schema.ts";
 import type { NamedCell } from "../../core/schema/cell_names.ts";
-import { canonicalJson } from "../../core/util/canonical_json.ts";
+import { canonicalJson, sha256OfJson } from "../../core/util/canonical_json.ts";
 import { encodeForWindows, type Tokenizer } from "../../core/formats/tokenizer.ts";
 import { loadCorpus, loadTask } from "../../datasets/load.ts";
 import type { TaskDefinition } from "../../datasets/define.ts";
@@ -25,7 +27,9 @@ import { isFileName } from "../../datasets/text_file.ts";
 import { getMethod } from "../../methods/mod.ts";
 import type { DecoderConfig, WeightSource } from "../../models/config.ts";
 import { usualForm, type WeightForm } from "../../models/device.ts";
+import { resourceOf } from "../../models/latency.ts";
 import { isShapeOnly, openModel, readShape } from "../../models/load.ts";
+import { PARAMETERS, type Resource } from "../../models/resource.ts";
 import { checkAgainstModel, checkGpus, checkSettings, resolveNames } from "./checks.ts";
 import { findCheckpoints, type FoundCheckpoint } from "./checkpoints.ts";
 import {
@@ -39,7 +43,8 @@ import {
 import { trainingParts } from "../pipeline/calibrate.ts";
 import type { Wanted } from "../records/measured.ts";
 import { readRunFile } from "../records/run_file.ts";
-import { probeEngine } from "./engine_probe.ts";
+import { type ProbedEngine, probeEngine } from "./engine_probe.ts";
+import { latencyTable } from "./latency_table.ts";
 import { loadMethodFile } from "./method_file.ts";
 
 /** A run, ready to go. */
@@ -54,6 +59,10 @@ export interface PreparedRun {
   cells: NamedCell[];
   /** Shape of the dense model. */
   model: DecoderConfig;
+  /** Times of the dense model's layers; absent unless the budget is a time. */
+  latency?: LatencyTable;
+  /** What the budget counts; parameters stand for times that are not measured yet. */
+  resource: Resource;
   /** When the weights were hashed, milliseconds since 1970. */
   preparedAtMs: number;
   /** Tasks of the run that files define. */
@@ -87,21 +96,30 @@ export async function prepareRun(
   const named = resolveNames({ ...withMethods, tasks: selected }, selected);
   const checked = { ...named, calibration: named.calibration ?? defaultCalibration(named) };
   checkSettings(checked);
-  const { engine, decoderOps, ...devices } = await chooseEngine(checked, note, elsewhere);
+  const { probe, ...devices } = await chooseEngine(checked, note, elsewhere);
+  const { name: engine, decoderOps } = probe;
   const dense = await openDense(checked, planned);
   const config: ReadyConfig = {
     ...checked,
     perplexity: await withWindows(checked.perplexity, dense),
-    weights: chooseForm(checked, { engine, decoderOps }, dense.origin),
+    weights: chooseForm(checked, { engine, decoderOps: elsewhere ? undefined : decoderOps }, dense.origin),
+    ...checked.budget.endsWith("-ms") && { throughput: checked.throughput ?? throughputChoiceSchema.parse({}) },
   };
-  checkAgainstModel(config, dense.model);
+  const latency = await findTimes(config, { probe, dense, elsewhere, planned, note, device: devices.device });
+  const isMeasured = latency !== undefined || !checked.budget.endsWith("-ms");
+  const resource = isMeasured ? resourceOf(config.budget, latency) : PARAMETERS;
+  checkAgainstModel(config, dense.model, resource);
   const data = await hashData(config, asked.calibration === undefined);
   await checkLearnedTexts(config, data, dense.tokenizer);
   const fingerprint = { weights: dense.origin.sha256, tokenizer: dense.tokenizer?.sha256 ?? "", data };
-  const cells = expandCells(config, { engine, fingerprint, checkpoints: dense.checkpoints, fileOf });
+  const { checkpoints } = dense;
+  const cells = expandCells(config, {
+    ...{ engine, fingerprint, checkpoints, fileOf },
+    ...latency && { latency: sha256OfJson(latency) },
+  });
   return {
     ...{ config, engine, ...devices, fingerprint, preparedAtMs, cells },
-    ...{ model: dense.model, taskDefinitions, taskGroups },
+    ...{ model: dense.model, taskDefinitions, taskGroups, resource, ...latency && { latency } },
   };
 }
 
@@ -130,18 +148,35 @@ async function chooseEngine(
   { engine: asked, device, arithmetic, jobs }: RunConfig,
   note: (message: string) => void,
   elsewhere: boolean,
-): Promise<Pick<PreparedRun, "engine" | "device" | "gpus"> & { decoderOps?: boolean }> {
-  const { name: engine, note: why, gpus, decoderOps } = await probeEngine(
-    asked,
-    elsewhere ? {} : { device, arithmetic },
-  );
+): Promise<Pick<PreparedRun, "device" | "gpus"> & { probe: ProbedEngine }> {
+  const probe = await probeEngine(asked, elsewhere ? {} : { device, arithmetic });
+  const { name: engine, note: why, gpus } = probe;
   if (why?.includes("is not set up")) {
     note(`The native engine is not set up, so the slower "${engine}" runs: \`${SETUP_COMMAND}\` sets it up`);
   } else if (why !== undefined) note(`Engine "${engine}": ${why}`);
-  if (elsewhere) return { engine, ...device !== undefined && { device } };
+  if (elsewhere) return { probe, ...device !== undefined && { device } };
   if (gpus) checkGpus(jobs, gpus.length);
   const used = gpus ? "cuda" : device;
-  return { engine, decoderOps, ...used !== undefined && { device: used }, ...gpus && { gpus } };
+  return { probe, ...used !== undefined && { device: used }, ...gpus && { gpus } };
+}
+
+/** The table of times, where the budget is a time.
+ * @throws {UsageError} when cells run on other machines than this one. */
+async function findTimes(
+  { budget, out, model, weights = "f32", arithmetic, throughput }: ReadyConfig,
+  { probe, dense, elsewhere, planned, note, device }: {
+    probe: ProbedEngine;
+    dense: DenseModel;
+    elsewhere: boolean;
+    planned: boolean;
+    note: (message: string) => void;
+    device?: string;
+  },
+): Promise<LatencyTable | undefined> {
+  if (budget === "parameters" || budget === "macs" || !throughput) return undefined;
+  if (elsewhere) throw new UsageError(`--budget ${budget} is measured on this machine: run the cells here, too`);
+  const of = { model, weights: dense.origin.sha256, form: weights, engine: probe.name, device, arithmetic };
+  return await latencyTable(out, { ...of, budget, choice: throughput }, { engine: probe, planned, note });
 }
 
 /** The dense model before a run. */
@@ -260,9 +295,10 @@ function chooseForm(
 
 /** Hash of each data set that the run reads, by what it is used for. */
 async function hashData(config: ReadyConfig, calibratesByDefault: boolean): Promise<Record<string, string>> {
-  const { data, calibration, methods, compensate, perplexity } = config;
+  const { data, calibration, methods, compensate, perplexity, dropLayers, units } = config;
   const uses: Record<string, Pick<DatasetUse, "sha256">> = {};
-  if ((compensate ?? "none") !== "none" || methods.some(({ id }) => getMethod(id).needs.calibration)) {
+  const ranksLayers = methods.length > 0 && (dropLayers !== undefined || units.includes("layers"));
+  if ((compensate ?? "none") !== "none" || ranksLayers || methods.some(({ id }) => getMethod(id).needs.calibration)) {
     try {
       uses[calibrationUse(config)] = await learnedData(calibration.corpus, data);
     } catch (error) {

@@ -7,17 +7,19 @@ import type { TrainingReport } from "../../core/schema/schema.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { createRng } from "../../core/util/rng.ts";
 import type { DrawnWindows } from "../../datasets/calibration.ts";
-import type { Statistics } from "../../methods/define.ts";
+import { layersByInfluence, onDepth } from "../../methods/_shared/depth.ts";
+import type { MethodContext, Statistics } from "../../methods/define.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import { modelSize } from "../../models/count.ts";
 import type { PrunePlan } from "../../models/plan.ts";
 import { pruneByLayers } from "../../models/surgery.ts";
-import { resolveTarget } from "../../models/target.ts";
+import type { Resource } from "../../models/resource.ts";
+import { afterDepth, resolveTarget } from "../../models/target.ts";
 import { compensateInTurn } from "../../models/training/cut_in_turn.ts";
 import { compensate as leastSquares, gramMatrices } from "../../models/training/least_squares.ts";
 import { areVectors, foldParts, type Rebuild } from "../../models/training/rebuild.ts";
 import type { SnapshotPlace } from "../../models/training/snapshot.ts";
-import type { Compensation, UnitType } from "../../core/schema/schema.ts";
+import type { Compensation, RunUnit } from "../../core/schema/schema.ts";
 import type { TrainingData } from "./calibrate.ts";
 import type { LoadedModel } from "./load.ts";
 import { checkBudget, runMethod } from "./method_result.ts";
@@ -47,10 +49,14 @@ export interface PruneOptions extends StepOptions {
   method: string;
   /** Options of the method; its defaults unless given. */
   options?: Record<string, unknown>;
-  /** Part of the prunable parameters to remove, in [0, 1). */
+  /** Part of the resource to remove, in [0, 1). */
   sparsity: number;
+  /** What is counted; the prunable parameters by default. See `resourceOf`. */
+  resource?: Resource;
   /** What may be removed; FFN channels and key/value groups by default. */
-  units?: readonly UnitType[];
+  units?: readonly RunUnit[];
+  /** Whole layers that go first, those of least block influence; see `TargetOptions`. */
+  dropLayers?: number;
   /** FFN widths are multiples of this. */
   ffnMultiple?: number;
   /** For methods that read data, and for `compensate`. */
@@ -69,16 +75,17 @@ export interface PruneOptions extends StepOptions {
  * @throws {UsageError} when method, options or budget do not fit the model, or windows are missing.
  * @throws {NumericError} when the method's tensors or the loss are not finite. */
 export async function prune(dense: LoadedModel, given: PruneOptions): Promise<PrunedModel> {
-  const { sparsity, units = ["ffn", "kv-groups"], ffnMultiple = 1, seed = 0, training } = given;
+  const { sparsity, units = ["ffn", "kv-groups"], ffnMultiple = 1, dropLayers, resource, seed = 0, training } = given;
   const { windows: calibration = [] } = given.calibration ?? {};
   const step = withDefaults(given);
   const { config } = dense.model;
   const method = getMethod(given.method);
   const options = parseOptions(method, given.options ?? {});
-  const target = resolveTarget(config, { sparsity, units, ffnMultiple });
+  const target = resolveTarget(config, { sparsity, units, ffnMultiple, dropLayers, resource });
   const isLearned = method.kind === "learned";
   if (isLearned && !training) throw new UsageError(`Method "${method.id}" learns: give its training data`);
-  method.check?.(config, target, options, { compensate: given.compensate, training: training?.options });
+  const own = method.ownDepth ? { config, target } : afterDepth(config, target);
+  method.check?.(own.config, own.target, options, { compensate: given.compensate, training: training?.options });
   let openResidual = 0;
   const onUnsolved = (residual: number) => void (openResidual = Math.max(openResidual, residual));
   const compensated = (plan: PrunePlan, replaced?: Statistics) =>
@@ -89,7 +96,7 @@ export async function prune(dense: LoadedModel, given: PruneOptions): Promise<Pr
     snapshots: given.snapshots,
     ...given.compensate && { compensate: compensated },
   };
-  const { plan, replaced = {}, trained, raisedRidges, training: reports = [] } = await runMethod(method, {
+  const context: MethodContext<unknown> = {
     model: dense.model,
     calibration,
     options,
@@ -99,14 +106,26 @@ export async function prune(dense: LoadedModel, given: PruneOptions): Promise<Pr
     ...step,
     compensates: given.compensate !== undefined,
     ...learning && { learning },
-  });
+  };
+  const first = method.ownDepth ? 0 : target.dropLayers;
+  const removed = first === 0 ? [] : (await layersByInfluence(context)).slice(0, first);
+  const { plan, replaced = {}, trained, raisedRidges, training: reports = [] } = await onDepth(
+    context,
+    removed,
+    (inner) => runMethod(method, inner),
+  );
   const tensors = given.compensate && !isLearned ? await compensated(plan, replaced) : replaced;
   const model = await pruneByLayers(dense.model, plan, tensors);
   if (trained) foldParts(model, trained);
   checkBudget(method, options, { dense: config, left: model.config, plan, target });
   // What a learned method replaced where the run compensates is of least squares, which are computed again.
-  const own = given.compensate && isLearned ? {} : replaced;
-  const rebuild = { plan, replaced: own, windows: given.compensate ? calibration : [], ...trained && { trained } };
+  const replacedAlone = given.compensate && isLearned ? {} : replaced;
+  const rebuild = {
+    plan,
+    replaced: replacedAlone,
+    windows: given.compensate ? calibration : [],
+    ...trained && { trained },
+  };
   return {
     ...dense,
     model,
@@ -116,7 +135,7 @@ export async function prune(dense: LoadedModel, given: PruneOptions): Promise<Pr
     ...raisedRidges && { raisedRidges },
     ...openResidual > 0 && { openResidual },
     changed: trained !== undefined || Object.keys(tensors).length > 0,
-    rebuild: areVectors(own) ? rebuild : null,
+    rebuild: areVectors(replacedAlone) ? rebuild : null,
   };
 }
 

@@ -19,6 +19,7 @@ const PLACES = {
   run: "run.json",
   records: "records",
   cache: "cache",
+  latency: "latency",
   weights: "weights",
   lmEval: "lm-eval",
   report: "report",

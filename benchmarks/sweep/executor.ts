@@ -59,6 +59,7 @@ export function cellJob({ run, commit }: ExecutorContext, named: NamedCell, coor
     ...(paper === undefined ? {} : { paper }),
     ...layerwise && { layerwise },
     ...run.device !== undefined && { device: run.device },
+    ...run.latency && { latency: run.latency },
     ...taskDefinitions.length > 0 && { taskDefinitions },
     ...taskGroups.length > 0 && { taskGroups },
     logSamples,

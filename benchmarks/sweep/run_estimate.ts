@@ -61,7 +61,12 @@ export async function estimateRun(
       named,
       label: labels.get(named.id) ?? named.id,
       isFinished: record !== undefined && isComplete(named.cell, record, wanted),
-      cost: cellCost(named.cell, run.model, { method: methodOf(named.cell), tokens, layerwise }),
+      cost: cellCost(named.cell, run.model, {
+        method: methodOf(named.cell),
+        tokens,
+        layerwise,
+        resource: run.resource,
+      }),
     };
   });
   return { run, data: [...learnedData(run), ...data], cells };

@@ -3,6 +3,7 @@
  * @module
  */
 import { canonicalJson } from "../util/canonical_json.ts";
+import { counted } from "../util/words.ts";
 import { UsageError } from "../util/errors.ts";
 import { calibrationSchema, type Cell, runConfigSchema, trainingSchema } from "./schema.ts";
 
@@ -62,6 +63,7 @@ const setting = (value: unknown, words: string): Setting => ({ value: canonicalJ
 /** Everything that decides how a cell is pruned besides method, level and seed, by name. */
 function settingsOf(cell: Cell): Map<string, Setting> {
   const { method, methodFile, units, ffnMultiple, calibration, recover, compensate, training, weights } = cell;
+  const { budget = "parameters", latency = null, dropLayers = null } = cell;
   const options = Object.entries(method?.options ?? {}).map(([name, value]): [string, Setting] => [
     `option ${name}`,
     setting(value, settingWords(name, value)),
@@ -72,6 +74,9 @@ function settingsOf(cell: Cell): Map<string, Setting> {
     ...options,
     ["version", setting(method?.version ?? 1, settingWords("version", method?.version ?? 1))],
     ["units", setting(units, settingWords("units", units))],
+    ["dropLayers", setting(dropLayers, dropLayers ? `without ${counted(dropLayers, "layer")}` : "all layers")],
+    ["budget", setting(budget, settingWords("budget", budget))],
+    ["latency", setting(latency, latency ? `times ${latency.slice(0, 8)}` : "no times")],
     ["ffnMultiple", setting(ffnMultiple, settingWords("ffnMultiple", ffnMultiple))],
     ["weights", setting(weights ?? null, weights ? "weights as stored" : "weights in f32")],
     ...nested("calibration", calibration),
@@ -85,6 +90,9 @@ const USUAL: ReadonlyMap<string, string> = new Map([
   ["recover", canonicalJson(null)],
   ["compensate", canonicalJson(null)],
   ["weights", canonicalJson(null)],
+  ["dropLayers", canonicalJson(null)],
+  ["budget", canonicalJson("parameters")],
+  ["latency", canonicalJson(null)],
   ["units", canonicalJson(runConfigSchema.shape.units.parse(undefined))],
   ["ffnMultiple", canonicalJson(runConfigSchema.shape.ffnMultiple.parse(undefined))],
   ...[

@@ -13,7 +13,14 @@ import {
   throughputChoiceSchema,
   throughputResultSchema,
 } from "./schema_measurements.ts";
-import { COMPENSATIONS, RECOVERIES, trainingReportSchema, trainingSchema, UNIT_TYPES } from "./schema_training.ts";
+import {
+  BUDGETS,
+  COMPENSATIONS,
+  RECOVERIES,
+  RUN_UNITS,
+  trainingReportSchema,
+  trainingSchema,
+} from "./schema_training.ts";
 
 export * from "./schema_measurements.ts";
 export * from "./schema_training.ts";
@@ -60,7 +67,7 @@ export const PAPER_TABLES = [
 /** A published table. */
 export type PaperTableId = (typeof PAPER_TABLES)[number];
 
-const unitType = z.enum(UNIT_TYPES);
+const unit = z.enum(RUN_UNITS);
 const fraction = z.number().min(0).lt(1);
 const positiveInt = z.number().int().positive();
 
@@ -132,10 +139,17 @@ export const runConfigSchema = z.strictObject({
     ),
     model: z.string().describe("Hugging Face folder or .gguf file"),
   })).optional().describe("models that were pruned elsewhere, to compare with the methods"),
-  sparsity: listOf(fraction, 1).describe("fractions of the prunable parameters to remove, such as 0.2,0.5"),
+  sparsity: listOf(fraction, 1).describe("fractions of the budget to remove, such as 0.2,0.5"),
+  budget: z.enum(BUDGETS).default("parameters").describe(
+    "what is counted of the layers: parameters, macs, prefill-ms or decode-ms; times are measured before the first " +
+      "cell, see docs/equal-speed.md",
+  ),
   seeds: listOf(z.number().int().nonnegative(), 1).default([0]).describe("one cell per seed"),
-  units: listOf(unitType, 1).default(["ffn", "kv-groups"]).describe(
-    `unit types that may be removed: ${unitType.options.join(", ")}`,
+  units: listOf(unit, 1).default(["ffn", "kv-groups"]).describe(
+    `what may be removed: ${unit.options.join(", ")}`,
+  ),
+  dropLayers: positiveInt.optional().describe(
+    "whole layers that every method removes first, those of least block influence; other units fill the budget",
   ),
   ffnMultiple: positiveInt.default(1).describe("FFN widths are multiples of this"),
   calibration: calibrationSchema.optional().describe(
@@ -211,7 +225,10 @@ export const cellSchema = z.strictObject({
   ),
   sparsity: fraction,
   seed: z.number().int().nonnegative(),
-  units: z.array(unitType),
+  units: z.array(unit),
+  dropLayers: positiveInt.optional().describe("whole layers that went first"),
+  budget: z.enum(BUDGETS).exclude(["parameters"]).optional().describe("what sparsity is a part of; absent: parameters"),
+  latency: z.string().optional().describe("SHA-256 of the table of times that a budget in time is met by"),
   ffnMultiple: positiveInt,
   calibration: calibrationSchema,
   recover: z.enum(["scales", "lora"]).optional().describe("absent: a learned method learns its choice alone"),
@@ -339,6 +356,12 @@ const doneRecordSchema = z.object({
   tasks: z.array(taskResultSchema),
   groups: z.array(groupResultSchema).optional().describe("groups of task files; their tasks are in `tasks`"),
   throughput: z.array(throughputResultSchema),
+  budget: z.strictObject({
+    whole: z.number().describe("cost of the dense model's layers"),
+    asked: z.number().describe("most that may stay"),
+    left: z.number().describe("cost of the layers that are left, by count or by the table of times"),
+    rest: z.number().describe("cost outside the layers; 0 for counts"),
+  }).optional().describe("multiply-accumulates or milliseconds; absent where parameters are counted"),
   generations: z.array(z.strictObject({
     prompt: z.string(),
     text: z.string().describe("the continuation alone"),

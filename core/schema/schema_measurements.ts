@@ -28,6 +28,38 @@ export const throughputChoiceSchema = z.strictObject({
   repeats: z.number().int().min(2).default(5).describe("timed repeats after one untimed pass of the same shape"),
 });
 
+const milliseconds = z.array(z.number().positive()).min(1);
+
+/** Times of models whose layers are all alike, each measured in turns with the dense model. */
+export const latencyTableSchema = z.strictObject({
+  budget: z.enum(["prefill-ms", "decode-ms"]).describe("which pass was timed"),
+  weights: z.string().describe("SHA-256 of the dense model"),
+  form: z.enum(["f32", "stored"]).describe("how matrices were held"),
+  arithmetic: z.enum(["exact", "fast"]),
+  machine: z.strictObject({
+    engine: z.string(),
+    library: z.string(),
+    device: z.string(),
+    cpu: z.string(),
+  }),
+  tokens: positiveInt.describe("tokens of a pass"),
+  batch: positiveInt,
+  dense: z.strictObject({ layers: positiveInt, ffnChannels: positiveInt, attentionWeights: positiveInt }),
+  points: z.array(z.strictObject({
+    layers: positiveInt,
+    ffnChannels: positiveInt,
+    attentionWeights: positiveInt.describe("weights of a layer's four attention maps"),
+    samplesMs: milliseconds,
+    denseSamplesMs: milliseconds.describe("the dense model's repeats, next to those of the same index"),
+  })).min(1).describe("each differs from the dense model in one respect: layers, FFN channels or attention"),
+  otherCores: z.number().nullable().describe("cores that other programs kept busy meanwhile, on average"),
+  startedAt: z.string(),
+  seconds: z.number(),
+  command: z.string().describe("that measured it"),
+});
+/** Times of models whose layers are all alike. */
+export type LatencyTable = z.infer<typeof latencyTableSchema>;
+
 /** Prompts to continue. */
 export const generationChoiceSchema = z.strictObject({
   prompts: z.array(z.string().min(1)).min(1),

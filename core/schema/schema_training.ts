@@ -9,6 +9,11 @@ export const UNIT_TYPES = ["ffn", "query-heads", "kv-groups"] as const;
 /** One of {@linkcode UNIT_TYPES}. */
 export type UnitType = (typeof UNIT_TYPES)[number];
 
+/** What a run may remove: units of layers, and whole layers. */
+export const RUN_UNITS = [...UNIT_TYPES, "layers"] as const;
+/** One of {@linkcode RUN_UNITS}. */
+export type RunUnit = (typeof RUN_UNITS)[number];
+
 /** What the sparsity of a run is a part of: a count, or a measured time, of the layers. */
 export const BUDGETS = ["parameters", "macs", "prefill-ms", "decode-ms"] as const;
 /** One of {@linkcode BUDGETS}. */

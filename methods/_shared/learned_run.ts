@@ -53,13 +53,14 @@ export async function learn(
   if (!learning) throw new RangeError(`Method "${name}" learns: it needs a learning context`);
   const { run, found } = await startRun({
     base: model,
-    teacher: model,
+    teacher: learning.teacher?.model ?? model,
+    teacherLayers: learning.teacher?.layers,
     options: learning.options,
     windows: learning.windows,
     rng: context.rng("adapters"),
     key: JSON.stringify({ name, options, target, seed }),
     snapshots: learning.snapshots,
-    remember,
+    remember: learning.teacher?.remember ?? remember,
     report,
     signal,
   });

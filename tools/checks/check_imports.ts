@@ -16,7 +16,7 @@ const ALLOWED: Record<string, string[]> = {
   datasets: ["core"],
   methods: ["core", "models"],
   reports: ["core/schema", "core/util"],
-  benchmarks: ["core", "models", "datasets", "methods/mod.ts", "methods/define.ts"],
+  benchmarks: ["core", "models", "datasets", "methods/mod.ts", "methods/define.ts", "methods/_shared/depth.ts"],
   "benchmarks/commands": ["core", "models", "datasets", "methods/mod.ts", "reports"],
   "mod.ts": ["core", "models", "datasets", "methods", "benchmarks", "reports"],
   tools: ["core", "models", "datasets", "methods", "benchmarks", "reports", "tests/support"],

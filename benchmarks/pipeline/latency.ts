@@ -1,0 +1,100 @@
+/** The table of times that a budget in time is met by.
+ *
+ * @module
+ */
+import { currentEngine } from "../../core/engine/engine.ts";
+import type { LatencyTable } from "../../core/schema/schema.ts";
+import { at } from "../../core/util/indexing.ts";
+import type { DecoderConfig } from "../../models/config.ts";
+import { disposeModel } from "../../models/device.ts";
+import { attentionWeights } from "../../models/latency.ts";
+import type { PrunePlan } from "../../models/plan.ts";
+import { pruneByLayers } from "../../models/surgery.ts";
+import { type LayerShape, queryHeads } from "../../models/units.ts";
+import { watchOtherCores } from "../timing/machine_load.ts";
+import { modelPasses, type ThroughputChoice, timeInTurns } from "../timing/throughput.ts";
+import type { LoadedModel } from "./load.ts";
+import type { StepOptions } from "./step.ts";
+
+/** A model to time: all layers alike. */
+interface Shape extends LayerShape {
+  layers: number;
+}
+
+/** Widths of the FFN that are timed, as parts of the dense one. */
+const FFN_PARTS = [3 / 4, 1 / 2, 1 / 4, 1 / 16];
+
+/** What is timed beside the dense model: half of the layers, narrower FFNs, less attention. */
+export function timedShapes({ layers }: DecoderConfig): Shape[] {
+  const dense = at(layers, 0);
+  const { kvGroups: G, queryHeadsPerGroup: R, ffnChannels: F } = dense;
+  const attention = new Map([[Math.ceil(G / 2), R], [1, R], [1, 1]].map((own) => [own.join(), own]));
+  const shapes = [
+    { ...dense, layers: Math.ceil(layers.length / 2) },
+    ...FFN_PARTS.map((part) => ({ ...dense, layers: layers.length, ffnChannels: Math.max(1, Math.round(part * F)) })),
+    ...[...attention.values()].map(([kvGroups = 1, queryHeadsPerGroup = 1]) => ({
+      ...{ ...dense, layers: layers.length, kvGroups, queryHeadsPerGroup },
+    })),
+  ];
+  return shapes.filter((shape) => shape.layers < layers.length || shape.ffnChannels < F || queryHeads(shape) < G * R);
+}
+
+/** The plan that keeps the first layers and the first units of each. */
+function planOf({ layers }: DecoderConfig, { layers: depth, ...kept }: Shape): PrunePlan {
+  const range = (count: number) => Array.from({ length: count }, (_, i) => i);
+  const { kvGroups, queryHeadsPerGroup, ffnChannels } = kept;
+  const whole = {
+    kvGroups: range(kvGroups),
+    queryHeads: range(kvGroups).flatMap((group) =>
+      range(queryHeadsPerGroup).map((head) => group * at(layers, 0).queryHeadsPerGroup + head)
+    ),
+    ffnChannels: range(ffnChannels),
+  };
+  return {
+    layers: layers.map((_, l) => l < depth ? whole : { kvGroups: [], queryHeads: [], ffnChannels: [] }),
+  };
+}
+
+/** Times one pass of models with narrower and fewer layers, each in turns with the dense one. Nothing else should run
+ * on the machine.
+ * @throws {UsageError} when the lengths exceed the model's positions. */
+export async function measureLatency(
+  { model }: Pick<LoadedModel, "model">,
+  { budget, choice, report, signal }: Pick<StepOptions, "report" | "signal"> & {
+    budget: LatencyTable["budget"];
+    choice: ThroughputChoice;
+  },
+): Promise<Pick<LatencyTable, "dense" | "points" | "otherCores" | "seconds" | "startedAt">> {
+  const { config } = model;
+  const pass = budget === "decode-ms" ? "decode" : "prefill";
+  const startedAt = new Date().toISOString();
+  const startMs = performance.now();
+  const otherCores = watchOtherCores();
+  const sizeOf = ({ layers, ...shape }: Shape) => ({
+    layers,
+    ffnChannels: shape.ffnChannels,
+    attentionWeights: attentionWeights(config, shape),
+  });
+  const dense = modelPasses(model, choice, signal)[pass];
+  const shapes = timedShapes(config);
+  const points: LatencyTable["points"] = [];
+  for (const [i, shape] of shapes.entries()) {
+    report?.(`times of layers: model ${i + 1} of ${shapes.length}`);
+    const narrow = await pruneByLayers(model, planOf(config, shape));
+    try {
+      const own = modelPasses(narrow, choice, signal)[pass];
+      const [denseSamplesMs = [], samplesMs = []] = await timeInTurns(choice.repeats, [dense, own]);
+      points.push({ ...sizeOf(shape), samplesMs, denseSamplesMs });
+    } finally {
+      disposeModel(narrow);
+    }
+    currentEngine().check();
+  }
+  return {
+    dense: sizeOf({ ...at(config.layers, 0), layers: config.layers.length }),
+    points,
+    otherCores: otherCores(),
+    startedAt,
+    seconds: (performance.now() - startMs) / 1000,
+  };
+}

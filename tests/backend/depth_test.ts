@@ -1,0 +1,49 @@
+import { assertEquals } from "@std/assert";
+import { at } from "../../core/util/indexing.ts";
+import { onDepth } from "../../methods/_shared/depth.ts";
+import type { Statistics } from "../../methods/define.ts";
+import { getMethod, parseOptions } from "../../methods/mod.ts";
+import { expectedTensors, memorySource } from "../../models/config.ts";
+import { keptLayers } from "../../models/plan.ts";
+import { targetFrom } from "../../models/target.ts";
+import { testOnEngines } from "../support/engines.ts";
+import { onDevice } from "../support/device_models.ts";
+import { methodContext, toyWindows } from "../support/method_context.ts";
+import { toySource } from "../support/toy.ts";
+
+const shape = { kvGroups: 2, queryHeadsPerGroup: 2, ffnChannels: 16 };
+const layers = Array.from({ length: 5 }, () => ({ ...shape }));
+const source = toySource({ width: 16, headSize: 4, layers, seed: 3 });
+const kept = [0, 2, 4];
+
+/** `source` as if it never had the other layers. */
+function shallow() {
+  const config = { ...source.config, layers: kept.map((l) => at(layers, l)) };
+  const nameIn = (name: string) => name.replace(/layers\.(\d+)/, (_, l) => `layers.${at(kept, Number(l))}`);
+  const tensors = [...expectedTensors(config).keys()].map((name) => [name, source.read(nameIn(name))] as const);
+  return memorySource(config, new Map(tensors));
+}
+
+testOnEngines("onDepth() prunes what is left as a model that never had the layers", async () => {
+  using whole = await onDevice(source);
+  using small = await onDevice(shallow());
+  const calibration = toyWindows(4, 12);
+  for (const [id, raw] of [["wanda-sp", {}], ["flap", { biasCompensation: true }]] as const) {
+    const method = getMethod(id);
+    const options = parseOptions(method, raw);
+    const cache = new Map<string, Statistics>();
+    const context = methodContext({ model: whole, options, calibration, sparsity: 0.6, cache });
+    const found = await onDepth(context, [3, 1], (inner) => method.prune(inner));
+    const target = targetFrom(small.config, context.target);
+    const expected = await method.prune({ ...methodContext({ model: small, options, calibration }), target });
+    assertEquals(keptLayers(found.plan), kept);
+    assertEquals(kept.map((l) => at(found.plan.layers, l)), expected.plan.layers);
+    const names = Object.keys(expected.replaced ?? {});
+    assertEquals(Object.keys(found.replaced ?? {}).length, names.length);
+    for (const name of names) {
+      const place = name.replace(/layers\.(\d+)/, (_, l) => `layers.${at(kept, Number(l))}`);
+      assertEquals(found.replaced?.[place]?.data, expected.replaced?.[name]?.data, place);
+    }
+    assertEquals([...cache.keys()].every((key) => key.endsWith("without layers 1,3")), true);
+  }
+});
