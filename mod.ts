@@ -54,7 +54,7 @@ export { compensate, prune } from "./benchmarks/pipeline/prune.ts";
 export type { PrunedModel, PruneOptions } from "./benchmarks/pipeline/prune.ts";
 export { recover } from "./benchmarks/pipeline/recover.ts";
 export type { RecoverOptions } from "./benchmarks/pipeline/recover.ts";
-export { generate, score } from "./benchmarks/pipeline/score.ts";
+export { score } from "./benchmarks/pipeline/score.ts";
 export type { ScoreOptions } from "./benchmarks/pipeline/score.ts";
 export type { StepOptions } from "./benchmarks/pipeline/step.ts";
 export { time } from "./benchmarks/pipeline/time.ts";

@@ -82,8 +82,6 @@ export interface GenerationOptions {
   seed?: number;
   /** Names of the prompts' streams, to continue equal prompts in different ways. */
   streams?: readonly string[];
-  /** Whether a row ends after these ids, the prompt not included. */
-  isDone?(prompt: number, ids: readonly number[]): boolean;
   signal?: AbortSignal;
 }
 
@@ -142,28 +140,24 @@ async function generateBatch(
   indices: readonly number[],
   options: GenerationOptions,
 ): Promise<number[][]> {
-  const { maxTokens, seed = 0, isDone, signal } = options;
+  const { maxTokens, seed = 0, signal } = options;
   const { vocabSize } = model.config;
   const rows = indices.map((): number[] => []);
-  const open = new Set(rows.keys());
   const streams = indices.map((index) => createRng(seed, options.streams?.[index] ?? "generate"));
   let tokens = Int32Array.from(indices.flatMap((index) => at(prompts, index)));
   let cache: KvCache | null = null;
   try {
-    for (let step = 0; step < maxTokens && open.size > 0; step++) {
+    for (let step = 0; step < maxTokens; step++) {
       signal?.throwIfAborted();
       const grown = lastLogits(model, tokens, rows.length, cache);
       cache = grown.cache;
       const scores = await grown.scores.data<"float32">();
       grown.scores.dispose();
       currentEngine().check();
-      for (const row of open) {
+      for (const [row, ids] of rows.entries()) {
         const own = scores.subarray(row * vocabSize, (row + 1) * vocabSize);
-        const ids = at(rows, row);
         ids.push(chooseToken(own, options, at(streams, row).uniform));
-        if (isDone?.(at(indices, row), ids)) open.delete(row);
       }
-      // Rows that have ended go along with their last token until all have.
       tokens = Int32Array.from(rows, (ids) => at(ids, ids.length - 1));
     }
     return rows;
@@ -172,7 +166,7 @@ async function generateBatch(
   }
 }
 
-/** Generates up to `maxTokens` token ids after each prompt. Prompts of equal length share a batch.
+/** Generates `maxTokens` token ids after each prompt. Prompts of equal length share a batch.
  * @throws {RangeError} when a prompt is empty, or it and its continuation exceed the model's positions.
  * @throws {NumericError} when the model's output is not finite. */
 export async function generateTokens(

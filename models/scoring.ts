@@ -1,4 +1,4 @@
-/** The interface of a model for scoring and generating text. Tests use a fake one.
+/** The interface of a model for scoring text. Tests use a fake one.
  *
  * @module
  */
@@ -8,7 +8,6 @@ import { currentEngine } from "../core/engine/engine.ts";
 import type { DecoderConfig } from "./config.ts";
 import { queryHeads } from "./units.ts";
 import type { EngineName } from "../core/schema/schema.ts";
-import { generateTokens, type GenerationOptions } from "./generate.ts";
 import { forward, targetLogProbs } from "./decoder.ts";
 import type { DecoderModel } from "./device.ts";
 import type { TokenBatch } from "./layers.ts";
@@ -44,8 +43,6 @@ export interface ScoringModel {
   /** Natural-log probability of each target, and whether it is the most probable token there.
    * @throws {NumericError} on NaN or infinity. */
   score(batch: TokenBatch, targets: ScoredTargets): Promise<TargetScores>;
-  /** See {@linkcode generateTokens}. */
-  generate(prompts: readonly (readonly number[])[], options: GenerationOptions): Promise<number[][]>;
 }
 
 /** Tokens of a batch, padding included, within 5 % of the fastest on each engine: docs/speed.md. */
@@ -61,7 +58,7 @@ export function bytesPerToken({ width, headSize, layers }: DecoderConfig): numbe
   return 4 * Math.max(...floats);
 }
 
-/** `model` for scoring and generating, with masks if given. Only scored rows go through the vocabulary projection. */
+/** `model` for scoring, with masks if given. Only scored rows go through the vocabulary projection. */
 export function scoringModel(model: DecoderModel, { masks }: { masks?: LayerMasks[] } = {}): ScoringModel {
   const { vocabSize, maxPositions } = model.config;
   return {
@@ -77,10 +74,6 @@ export function scoringModel(model: DecoderModel, { masks }: { masks?: LayerMask
       } finally {
         scored.dispose();
       }
-    },
-    generate: async (prompts, generation) => {
-      if (masks) throw new RangeError("Generation takes no masks: prune the model first");
-      return await generateTokens(model, prompts, generation);
     },
   };
 }

@@ -5,14 +5,7 @@
 import type { CellRecord } from "../core/schema/schema.ts";
 import { besidePaperTable } from "./beside_paper.ts";
 import { buildCharts } from "./charts.ts";
-import {
-  configurationFacts,
-  contextWords,
-  environmentFacts,
-  failureFacts,
-  generations,
-  measureFacts,
-} from "./details.ts";
+import { configurationFacts, contextWords, environmentFacts, failureFacts, measureFacts } from "./details.ts";
 import type { Block, Chart, ReportDocument, ResultTableId } from "./document.ts";
 import { glance } from "./findings.ts";
 import { unique } from "./format.ts";
@@ -60,7 +53,6 @@ function blocksOf(section: Section, prefix: string): Block[] {
     ...tableBlock(section, ranks, "cost", "Cost"),
     ...figures("Widths and training", rest),
     ...tableBlock(section, ranks, "tasks", "All metrics of the tasks"),
-    ...generations(section).flatMap(({ prompt, texts }) => details(`Continuations of “${prompt}”`, texts)),
     ...details("Failed cells", failureFacts(section)),
     ...details("Measurements and data", measureFacts(section)),
     ...details("Options of the methods", configurationFacts(section)),

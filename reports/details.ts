@@ -20,18 +20,6 @@ export function contextWords(section: Section): string {
   ].join(" · ");
 }
 
-/** What the models wrote after a prompt, by row; first seeds only. */
-export function generations({ rows }: Section): { prompt: string; texts: Fact[] }[] {
-  const entries = rows.flatMap((row) =>
-    (row.runs[0]?.generations ?? []).map(({ prompt, text }) => ({
-      prompt,
-      fact: { name: row.asked > 0 ? `${row.label}, ${level(row.asked)}` : row.label, text },
-    }))
-  );
-  return [...Map.groupBy(entries, ({ prompt }) => prompt)]
-    .map(([prompt, own]) => ({ prompt, texts: own.map(({ fact }) => fact) }));
-}
-
 /** Protocols of the measurements by name. */
 export function measureFacts({ columns }: Section): Fact[] {
   const facts = columns.map(({ name, protocol }) => ({ name, text: protocol }));

@@ -34,13 +34,13 @@ function byMethod(rows: readonly Row[], words: (row: Row) => string): string {
 const dataWords = ({ source, split }: DatasetUse): string => `${sourceName(source)}, ${split} split`;
 
 /** Data that runs read, by the setting that asks for them. */
-const READ: Record<string, (run: DoneRecord) => readonly (DatasetUse | null | undefined)[]> = {
-  training: ({ trainingData, trainingDomains }) => trainingDomains ?? [trainingData],
-  calibration: ({ calibrationData }) => [calibrationData],
+const READ: Record<string, (run: DoneRecord) => DatasetUse | null | undefined> = {
+  training: ({ trainingData }) => trainingData,
+  calibration: ({ calibrationData }) => calibrationData,
 };
 
 function readFacts(name: string, runs: readonly DoneRecord[]): Fact[] {
-  const texts = unique(runs.flatMap((run) => READ[name]?.(run) ?? []).flatMap((use) => use ? [dataWords(use)] : []));
+  const texts = unique(runs.flatMap((run) => READ[name]?.(run) ?? []).map(dataWords));
   return texts.length === 0 ? [] : [{ name: `${name} text`, text: texts.join("; ") }];
 }
 

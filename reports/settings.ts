@@ -103,10 +103,7 @@ export function stepWords({ cell: { training }, runs: [run] }: Subject): string 
 function trainingWords(subject: Subject): string {
   const { training, calibration } = subject.cell;
   if (training === undefined) return "none";
-  const corpora = training.domains === undefined
-    ? corpusLabel(training.corpus ?? calibration.corpus)
-    : Object.entries(training.domains).map(([corpus, part]) => `${corpusLabel(corpus)} (${number(part)})`).join(" + ");
-  return `${stepWords(subject)} of ${corpora}`;
+  return `${stepWords(subject)} of ${corpusLabel(training.corpus ?? calibration.corpus)}`;
 }
 
 /** Rates of what is trained. */

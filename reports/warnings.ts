@@ -113,8 +113,8 @@ function seenWords(section: Section): string[] {
   const { runs } = section;
   const of = ({ sha256, split }: DatasetUse) => `${split} ${sha256}`;
   const read = new Set(
-    runs.flatMap(({ calibrationData, trainingData, trainingDomains = [] }) =>
-      [calibrationData, trainingData, ...trainingDomains].flatMap((use) => use ? [of(use)] : [])
+    runs.flatMap(({ calibrationData, trainingData }) =>
+      [calibrationData, trainingData].flatMap((use) => use ? [of(use)] : [])
     ),
   );
   const seen = unique(

@@ -12,7 +12,7 @@ import { layerTimes, resourceOf } from "../../models/latency.ts";
 import { densePlan } from "../../models/plan.ts";
 import { costOf, type Resource } from "../../models/resource.ts";
 import { reloadMethodFile } from "../configuration/method_file.ts";
-import { calibrate, type TrainingData, trainingData } from "../pipeline/calibrate.ts";
+import { calibrate, trainingData } from "../pipeline/calibrate.ts";
 import { load, type LoadedModel } from "../pipeline/load.ts";
 import { prune, type PrunedModel } from "../pipeline/prune.ts";
 import { recover } from "../pipeline/recover.ts";
@@ -30,7 +30,6 @@ type MadeFacts = Pick<
   | "calibrationData"
   | "training"
   | "trainingData"
-  | "trainingDomains"
   | "changedWeights"
   | "raisedRidges"
   | "openResidual"
@@ -130,7 +129,7 @@ async function prunedModel(
       plan: pruned.plan,
       calibrationData: calibration?.dataset ?? null,
       ...pruned.training.length > 0 && { training: pruned.training },
-      ...training && readFacts(training),
+      ...training && { trainingData: training.dataset },
       changedWeights: pruned.changed,
       ...cell.budget && { budget: budgetFacts(cell, resource, { dense, pruned, latency }) },
       ...pruned.raisedRidges && { raisedRidges: pruned.raisedRidges },
@@ -148,9 +147,4 @@ function budgetFacts(
   const whole = costOf(resource, dense.model.config);
   const left = costOf(resource, pruned.model.config);
   return { whole, asked: (1 - sparsity) * whole, left, rest: latency ? layerTimes(latency).restMs : 0 };
-}
-
-/** What a training read, as records have it. */
-function readFacts({ options, datasets }: TrainingData): Pick<DoneRecord, "trainingData" | "trainingDomains"> {
-  return options.domains ? { trainingDomains: datasets } : { trainingData: datasets[0] };
 }

@@ -5,13 +5,12 @@
 import { currentEngine } from "../../core/engine/engine.ts";
 import { isDiskFull } from "../../core/schema/failure.ts";
 import type { DoneRecord } from "../../core/schema/schema.ts";
-import { at } from "../../core/util/indexing.ts";
 import { addFileTasks } from "../../datasets/mod.ts";
 import { modelSize } from "../../models/count.ts";
 import { type DecoderModel, modelBytes } from "../../models/device.ts";
 import { aggregateGroup } from "../evaluation/groups.ts";
 import { free, type LoadedModel } from "../pipeline/load.ts";
-import { generate, score, type ScoreOptions } from "../pipeline/score.ts";
+import { score, type ScoreOptions } from "../pipeline/score.ts";
 import { storeRebuild, storeWeights } from "../records/kept_weights.ts";
 import { weightBytes } from "./cell_cost.ts";
 import { describeEnvironment, environmentsWith } from "./environment.ts";
@@ -81,9 +80,9 @@ export async function measureCell(job: Job, host: CellHost, before?: DoneRecord)
 
 /** The model of a record, as the run kept it. */
 async function keptAs({ out }: Job, before: DoneRecord, dense: LoadedModel, host: CellHost): Promise<MadeModel> {
-  const { plan, calibrationData, training, trainingData, trainingDomains, changedWeights } = before;
+  const { plan, calibrationData, training, trainingData, changedWeights } = before;
   const { raisedRidges, openResidual, budget } = before;
-  const learned = { training, trainingData, trainingDomains };
+  const learned = { training, trainingData };
   return {
     model: await keptModel(out, before, { dense: dense.model, source: dense.source }, host),
     rebuild: null,
@@ -91,22 +90,19 @@ async function keptAs({ out }: Job, before: DoneRecord, dense: LoadedModel, host
   };
 }
 
-/** Scores and continuations of a cell's model, after those of `before`. */
+/** Scores of a cell's model, after those of `before`. */
 async function scoreCell(
   { cell, data, taskDefinitions = [], taskGroups = [], batchTokens }: Job,
   model: Parameters<typeof score>[0],
   host: CellHost,
   before?: DoneRecord,
-): Promise<Pick<DoneRecord, "perplexity" | "tasks" | "groups" | "generations">> {
+): Promise<Pick<DoneRecord, "perplexity" | "tasks" | "groups">> {
   addFileTasks(taskDefinitions);
-  const { perplexity, tasks: names, limit, numFewshot, requestEncoding: encoding, generations: asked } = cell;
+  const { perplexity, tasks: names, limit, numFewshot, requestEncoding: encoding } = cell;
   const found = await score(model, {
     ...{ perplexity, tasks: names, limit, numFewshot, encoding, data, batchTokens },
     ...host,
   });
-  if (asked) host.report?.("generate");
-  const texts = asked && await generate(model, asked.prompts, { tokens: asked.tokens, signal: host.signal });
-  const generations = texts ? asked.prompts.map((prompt, i) => ({ prompt, text: at(texts, i) })) : before?.generations;
   const tasks = [...before?.tasks ?? [], ...found.tasks];
   const latest = [...new Map(tasks.map((result) => [result.task, result])).values()];
   const groups = taskGroups.map((group) => aggregateGroup(group, latest));
@@ -114,7 +110,6 @@ async function scoreCell(
     perplexity: [...before?.perplexity ?? [], ...found.perplexity],
     tasks,
     ...groups.length > 0 && { groups },
-    ...generations && { generations },
   };
 }
 

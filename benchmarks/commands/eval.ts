@@ -19,11 +19,11 @@ import { MANNER_ROWS, RUN_FLAGS, RUN_SWITCHES, runManner } from "./run_flags.ts"
 
 /** Keys of a configuration that the command takes. */
 const KEYS = [
-  ...["perplexity", "tasks", "taskFile", "limit", "numFewshot", "generate", "generateTokens"] as const,
+  ...["perplexity", "tasks", "taskFile", "limit", "numFewshot"] as const,
   ...["throughput", "logSamples", "keepWeights", "data", "model", "out", "engine", "device", "jobs"] as const,
 ];
 /** Keys whose values are added to the run's; others replace them. */
-const JOINED = ["perplexity", "tasks", "taskFile", "generate", "checkpoints"] as const;
+const JOINED = ["perplexity", "tasks", "taskFile", "checkpoints"] as const;
 
 const help = () =>
   `Adds measurements to the finished cells of a run without pruning again. With --label, adds a model that was pruned
@@ -43,7 +43,7 @@ ${
     ])
   }
 
-Tasks, corpora and prompts are added to the run's. --limit and --num-fewshot apply to the added tasks. Other flags
+Tasks and corpora are added to the run's. --limit and --num-fewshot apply to the added tasks. Other flags
 override the run. Existing results are reused. Results that are no longer requested are kept in the records but hidden
 from the report.
 

@@ -49,14 +49,12 @@ export function compareRecords(before: DoneRecord, after: DoneRecord): Compariso
       const isSameData = one.dataset.sha256 === other.dataset.sha256;
       return [name(one), isSameData ? difference(one, other) : "other data was read"];
     });
-  const isSameText = isEqual(before.generations, after.generations);
   const parts: [what: string, difference: string | null][] = [
     ["dense weights", before.weights.sha256 === after.weights.sha256 ? null : "another model was loaded"],
     ["plan", planDifference(before, after)],
     ["size", isEqual(before.size, after.size) ? null : "parameters or shape differ"],
     ...ofResults([before.perplexity, after.perplexity], ({ corpus }) => `perplexity ${corpus}`, perplexityDifference),
     ...ofResults([before.tasks, after.tasks], ({ task }) => task, taskDifference),
-    ...before.generations ? [["generated text", isSameText ? null : "differs"] as [string, string | null]] : [],
   ];
   const [from, to] = [before.environment, after.environment];
   return {

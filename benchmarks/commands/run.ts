@@ -47,9 +47,9 @@ export function configSources(flags: Flags): { sources: ConfigSource[] } & RunMa
 async function runSources(flags: Flags): Promise<number> {
   const { sources, ...manner } = configSources(flags);
   const config = resolveConfig(sources);
-  const { perplexity, tasks, taskFile = [], generate, throughput, keepWeights } = config;
-  if ([...perplexity, ...tasks, ...taskFile, ...generate].length === 0 && !throughput && keepWeights !== true) {
-    throw new UsageError("The run would measure nothing: give --perplexity, --tasks, --generate or --throughput");
+  const { perplexity, tasks, taskFile = [], throughput, keepWeights } = config;
+  if ([...perplexity, ...tasks, ...taskFile].length === 0 && !throughput && keepWeights !== true) {
+    throw new UsageError("The run would measure nothing: give --perplexity, --tasks or --throughput");
   }
   return await runConfig(config, manner);
 }

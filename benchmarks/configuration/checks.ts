@@ -25,8 +25,7 @@ export function resolveNames(config: RunConfig, taskNames: readonly string[]): R
   const task = [...config.tasks, ...limited].find((name) => !taskNames.includes(name));
   if (task !== undefined) throw unknownName("task", task, taskNames);
   const { calibration, training, perplexity } = config;
-  const learned = [calibration?.corpus, training?.corpus, ...Object.keys(training?.domains ?? {})]
-    .filter((name) => name !== undefined);
+  const learned = [calibration?.corpus, training?.corpus].filter((name) => name !== undefined);
   const checkCorpora = (names: readonly string[], known: readonly string[]) => {
     const unknown = names.find((name) => !isFileName(name) && !known.includes(name));
     if (unknown !== undefined) throw unknownName("corpus", unknown, known);
@@ -40,21 +39,11 @@ export function resolveNames(config: RunConfig, taskNames: readonly string[]): R
   return { ...config, methods };
 }
 
-/** Checks what needs no model: domains, losses, and whether everything can go by layers.
+/** Checks what needs no model: losses, and whether everything can go by layers.
  * @throws {UsageError} that says which settings contradict each other. */
 export function checkSettings(config: RunConfig): void {
-  checkDomains(config.training);
   checkLosses(config);
   checkLayerwise(config);
-}
-
-function checkDomains({ domains, corpus }: NonNullable<RunConfig["training"]> | Record<string, undefined> = {}): void {
-  if (!domains) return;
-  const count = Object.keys(domains).length;
-  if (count < 2) throw new UsageError(`training.domains must name two corpora or more: current ${count}`);
-  if (corpus !== undefined) {
-    throw new UsageError(`training.corpus and training.domains exclude each other: leave out corpus=${corpus}`);
-  }
 }
 
 /** Checks that what trains has a loss.
@@ -94,7 +83,7 @@ function checkLayerwise(config: RunConfig): void {
  * @throws {UsageError} that names the setting. */
 export function checkAgainstModel(config: ReadyConfig, model: DecoderConfig, resource?: Resource): void {
   const { maxPositions: positions } = model;
-  const { perplexity, calibration, training, throughput, generate, generateTokens } = config;
+  const { perplexity, calibration, training, throughput } = config;
   const lengths: [what: string, tokens: number | undefined][] = [
     ...perplexity.map(({ corpus, protocol, windowTokens }): [string, number] => [
       `windowTokens of perplexity ${corpus} (write ${corpus}:${protocol}:${positions})`,
@@ -108,12 +97,6 @@ export function checkAgainstModel(config: ReadyConfig, model: DecoderConfig, res
   const [what, tokens] = lengths.find(([, tokens = 0]) => tokens > positions) ?? [];
   if (what !== undefined) {
     throw new UsageError(`${what} must be at most the ${positions} positions of the model: current ${tokens}`);
-  }
-  if (generate.length > 0 && generateTokens >= positions) {
-    throw new UsageError(
-      `generateTokens must be less than the ${positions} positions of the model: current ${generateTokens}. ` +
-        "Set it with --generate-tokens",
-    );
   }
   const counts = {
     "calibration sequences x tokens": calibration.sequences * calibration.tokens,

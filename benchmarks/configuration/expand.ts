@@ -42,13 +42,6 @@ const withoutFolder = (path: string) => path.replace(/^.*[/\\]/s, "");
 /** Name of a user's text without its folder. */
 const corpusAlone = (corpus: string) => corpus.replace(/^file:.*[/\\]/s, "file:");
 
-/** Name, part and hash of each domain that a cell trains on, if names without folders are not unique. */
-function sharedNames({ training }: Cell, data: Fingerprint["data"]): string[] | undefined {
-  const domains = Object.entries(training?.domains ?? {});
-  if (new Set(domains.map(([corpus]) => corpusAlone(corpus))).size === domains.length) return undefined;
-  return domains.map(([corpus, part]) => canonicalJson([corpusAlone(corpus), part, data[trainingUse(corpus)]])).sort();
-}
-
 /** Part of every id; to be raised when equal cells no longer mean equal numbers. */
 const IDENTITY_VERSION = 2;
 
@@ -56,10 +49,7 @@ const IDENTITY_VERSION = 2;
  * their contents, not by their paths. Settings that the cell does not read do not count. */
 export function cellId(cell: Cell, fingerprint: Fingerprint, { calibrated }: { calibrated: boolean }): string {
   const { model: _path, methodFile, checkpoint, ...pruning } = pruningOf(cell);
-  const domains = sharedNames(cell, fingerprint.data);
-  const { training } = pruning;
-  const named = domains ? { ...pruning, training: { ...training, domains: undefined } } : pruning;
-  const { calibration, ...decisive } = movePaths(named, withoutFolder) as typeof pruning;
+  const { calibration, ...decisive } = movePaths(pruning, withoutFolder) as typeof pruning;
   const { units: _units, ffnMultiple: _multiple, seed: _seed, ...dense } = decisive;
   const { changed: _changed, ...method } = cell.method ?? {};
   const { weights, tokenizer, data: { [calibrationUse(cell)]: calibrationData, ...others } } = fingerprint;
@@ -70,7 +60,7 @@ export function cellId(cell: Cell, fingerprint: Fingerprint, { calibrated }: { c
     cell: cell.method === null || checkpoint ? dense : { ...decisive, method },
     ...checkpoint && { checkpoint: checkpoint.sha256 },
     ...methodFile && { methodFile: methodFile.sha256 },
-    fingerprint: { weights, tokenizer, data: domains ?? Object.fromEntries(trained) },
+    fingerprint: { weights, tokenizer, data: Object.fromEntries(trained) },
     ...calibrated ? { calibration, calibrationData } : {},
   };
   return sha256OfJson(identity).slice(0, 16);
@@ -134,7 +124,6 @@ export function expandCells(
     ...limit !== undefined && { limit },
     ...numFewshot !== 0 && tasks.length > 0 && { numFewshot },
     ...config.requestEncoding === "llm-pruner" && tasks.length > 0 && { requestEncoding: config.requestEncoding },
-    ...config.generate.length > 0 && { generations: { prompts: config.generate, tokens: config.generateTokens } },
     ...throughput !== undefined && { throughput },
   };
   const named = new Map<string, NamedCell>();

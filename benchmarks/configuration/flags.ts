@@ -67,8 +67,6 @@ export const FLAGS: Record<Key, Flag> = {
   limit: { value: "N|all", parse: (text) => text === "all" ? undefined : number(text) },
   numFewshot: numberFlag("N"),
   requestEncoding: textFlag("NAME"),
-  generate: { ...textFlag("PROMPT"), many: true },
-  generateTokens: numberFlag("N"),
   logSamples: { value: null, parse: () => true, off: false },
   throughput: { value: null, parse: () => ({}) },
   data: textFlag("DIR"),

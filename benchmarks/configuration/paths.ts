@@ -30,7 +30,6 @@ export function movePaths(values: Values, move: Move): Record<string, unknown> {
     return isValues(value) ? { ...value, ...moved(value, "corpus", file) } : value;
   };
   const { training, model, checkpoints } = values;
-  const { domains } = isValues(training) ? training : {};
   return {
     ...values,
     ...model !== "tiny" && moved(values, "model", move),
@@ -43,12 +42,7 @@ export function movePaths(values: Values, move: Move): Record<string, unknown> {
     ..."perplexity" in values && { perplexity: corpus(values.perplexity) },
     ..."calibration" in values && { calibration: corpus(values.calibration) },
     ...isValues(training) && {
-      training: {
-        ...training,
-        ...moved(training, "corpus", file),
-        ...isValues(domains) &&
-          { domains: Object.fromEntries(Object.entries(domains).map(([name, part]) => [file(name), part])) },
-      },
+      training: { ...training, ...moved(training, "corpus", file) },
     },
   };
 }

@@ -40,7 +40,6 @@ import {
   type ReadyConfig,
   trainingUse,
 } from "./expand.ts";
-import { trainingParts } from "../pipeline/calibrate.ts";
 import type { Wanted } from "../records/measured.ts";
 import { readRunFile } from "../records/run_file.ts";
 import { type ProbedEngine, probeEngine } from "./engine_probe.ts";
@@ -240,13 +239,10 @@ async function checkLearnedTexts(
   data: Record<string, string>,
   tokenizer?: Tokenizer,
 ): Promise<void> {
+  const { corpus: trained = calibration.corpus } = training ?? {};
   const uses: [use: string, corpus: string, tokens: number][] = [
     [calibrationUse({ calibration }), calibration.corpus, calibration.tokens],
-    ...trainingParts(training, calibration.corpus).map(({ corpus }): [string, string, number] => [
-      trainingUse(corpus),
-      corpus,
-      training?.tokens ?? trainingSchema.parse({}).tokens,
-    ]),
+    [trainingUse(trained), trained, training?.tokens ?? trainingSchema.parse({}).tokens],
   ];
   for (const [use, corpus, needed] of uses) {
     if (!(use in data) || !isFileName(corpus) || tokenizer === undefined) continue;
@@ -311,9 +307,8 @@ async function hashData(config: ReadyConfig, calibratesByDefault: boolean): Prom
   }
   const trains = config.recover !== undefined && config.recover !== "none";
   if (trains || methods.some(({ id }) => getMethod(id).kind === "learned")) {
-    for (const { corpus } of trainingParts(config.training, calibration.corpus)) {
-      uses[trainingUse(corpus)] = await learnedData(corpus, data);
-    }
+    const { corpus = calibration.corpus } = config.training ?? {};
+    uses[trainingUse(corpus)] = await learnedData(corpus, data);
   }
   for (const { corpus, split } of perplexity) {
     const { dataset } = await loadCorpus(getCorpus(corpus), { data, split });

@@ -13,18 +13,13 @@ export const list = (text: string): string[] =>
 export const number = (text: string): unknown =>
   text.trim() !== "" && Number.isFinite(Number(text)) ? Number(text) : text;
 
-/** `steps=200,domains.c4=0.3` -> `{ steps: 200, domains: { c4: 0.3 } }`. */
+/** `steps=200,corpus=c4` -> `{ steps: 200, corpus: "c4" }`. */
 export function parseAssignments(text: string): unknown {
-  const settings = list(text).map((part) => {
-    const [, outer, inner, value = ""] = /^([^=.]+)(?:[.]([^=]+))?=(.*)$/.exec(part) ?? [];
-    if (outer === undefined) throw new UsageError(`"${part}" is not a setting: write KEY=VALUE,...`);
-    return { outer, inner, value: number(value) };
-  });
   return Object.fromEntries(
-    [...Map.groupBy(settings, ({ outer }) => outer)].map(([outer, all]) => {
-      const last = at(all, all.length - 1);
-      if (last.inner === undefined) return [outer, last.value];
-      return [outer, Object.fromEntries(all.map(({ inner, value }) => [inner, value]))];
+    list(text).map((part) => {
+      const [, key, value = ""] = /^([^=]+)=(.*)$/.exec(part) ?? [];
+      if (key === undefined) throw new UsageError(`"${part}" is not a setting: write KEY=VALUE,...`);
+      return [key, number(value)];
     }),
   );
 }

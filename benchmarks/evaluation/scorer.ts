@@ -1,5 +1,5 @@
-/** A model and its tokenizer, as tasks and corpora see them: the three requests of lm-evaluation-harness. Scores depend
- * on the batches only through rounding.
+/** A model and its tokenizer, as tasks and corpora see them: the requests of lm-evaluation-harness that score text.
+ * Scores depend on the batches only through rounding.
  *
  * @module
  */
@@ -8,7 +8,6 @@ import { NumericError, UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
 import type { ScoringModel } from "../../models/scoring.ts";
 import { batchBudget, scoreInBatches } from "./batches.ts";
-import { generateTexts, type TextOptions } from "./generation.ts";
 import {
   encodeRequests,
   encodeText,
@@ -65,9 +64,6 @@ export interface Scorer {
     texts: readonly string[],
     options: { bos: RollingBos; maxTokens?: number },
   ): Promise<RollingLogLikelihood[]>;
-  /** Continues each context by text. A context that leaves no room for `maxTokens` more loses its beginning.
-   * @throws {UsageError} when `maxTokens` leaves no room for a context, or a context has no tokens. */
-  generateUntil(contexts: readonly string[], options: Omit<TextOptions, "signal">): Promise<string[]>;
 }
 
 /** Infinite scores come of finite log-probabilities that are too small.
@@ -139,19 +135,6 @@ export function createScorer(model: ScoringModel, tokenizer: Tokenizer, options:
         logLikelihood: own.reduce((sum) => sum + at(scores, next++).logLikelihood, 0),
         tokens: at(encoded, i).length,
       }));
-    },
-    generateUntil: async (contexts, options) => {
-      const room = maxTokens - options.maxTokens;
-      if (room < 1) {
-        throw new UsageError(
-          `Cannot generate ${options.maxTokens} tokens: this model takes 1 to ${maxTokens - 1}`,
-        );
-      }
-      const prompts = contexts.map((context) => encodeText(tokenizer, context).slice(-room));
-      const empty = prompts.findIndex((prompt) => prompt.length === 0);
-      if (empty >= 0) throw new UsageError(`Context ${empty} has no tokens to continue`);
-      checkIds(prompts, model.vocabSize);
-      return await generateTexts(model, tokenizer, prompts, { ...options, signal });
     },
   };
 }

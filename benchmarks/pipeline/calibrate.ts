@@ -2,14 +2,12 @@
  *
  * @module
  */
-import { type DatasetUse, type TrainingOptions, trainingSchema } from "../../core/schema/schema.ts";
+import { type DatasetUse, trainingSchema } from "../../core/schema/schema.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
 import { describeIssue } from "../../core/util/issues.ts";
-import { createRng } from "../../core/util/rng.ts";
 import { drawCalibration, type DrawnWindows } from "../../datasets/calibration.ts";
 import { getCorpus } from "../../datasets/mod.ts";
-import { type Domain, mixWindows } from "../../datasets/mixture.ts";
 import { SELF_TEXT } from "../../datasets/self_text.ts";
 import type { StudentOptions } from "../../models/training/student.ts";
 import type { LoadedModel } from "./load.ts";
@@ -78,12 +76,11 @@ export interface TrainingData {
   options: StudentOptions;
   /** `steps * batch` windows in order; the same for every method of a comparison. */
   windows: Int32Array[];
-  /** Data sets that were read: of each domain, or one. */
-  datasets: DatasetUse[];
+  /** What was read. */
+  dataset: DatasetUse;
 }
 
-/** Windows for a training, drawn apart from the calibration windows. With `domains` each window draws its corpus by
- * their parts.
+/** Windows for a training, drawn apart from the calibration windows.
  * @throws {UsageError} when a setting does not fit, a corpus is unknown, or its data are missing or too short. */
 export async function trainingData(
   loaded: LoadedModel,
@@ -92,33 +89,8 @@ export async function trainingData(
 ): Promise<TrainingData> {
   const options = parseTraining(training);
   const { steps, batch, tokens } = options;
-  const sequences = steps * batch;
-  if (!options.domains) {
-    const own = { ...text, corpus: options.corpus ?? corpus, sequences, tokens, stream: "training" };
-    const { windows, dataset } = await calibrate(loaded, own);
-    return { options, windows, datasets: [dataset] };
-  }
-  const domains: Domain[] = [];
-  const datasets: DatasetUse[] = [];
-  for (const { corpus: name, part: weight } of trainingParts(options, corpus)) {
-    const own = { ...text, corpus: name, tokens, sequences, stream: `training ${name}` };
-    const { windows, dataset } = await calibrate(loaded, own);
-    domains.push({ name, weight, windows });
-    datasets.push(dataset);
-  }
-  const rng = createRng(text.seed ?? 0, "training domains");
-  return { options, windows: mixWindows(domains, sequences, rng), datasets };
-}
-
-/** Corpora that are trained on, by name, and their parts of the windows, which sum to 1; `corpus` where none is
- * named. */
-export function trainingParts(
-  training: Pick<TrainingOptions, "corpus" | "domains"> | undefined,
-  corpus: string,
-): { corpus: string; part: number }[] {
-  const parts = Object.entries(training?.domains ?? { [training?.corpus ?? corpus]: 1 });
-  const sum = parts.reduce((total, [, part]) => total + part, 0);
-  return parts.sort(([a], [b]) => a < b ? -1 : 1).map(([corpus, part]) => ({ corpus, part: part / sum }));
+  const own = { ...text, corpus: options.corpus ?? corpus, sequences: steps * batch, tokens, stream: "training" };
+  return { options, ...await calibrate(loaded, own) };
 }
 
 /** @throws {UsageError} that names the first setting that does not fit. */

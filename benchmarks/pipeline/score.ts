@@ -1,4 +1,4 @@
-/** Scores of a model: perplexities, tasks, continuations.
+/** Scores of a model: perplexities and tasks.
  *
  * @module
  */
@@ -82,15 +82,4 @@ export async function score(
     given.onScored?.(id, scored);
   }
   return found;
-}
-
-/** The continuation of each prompt by the most probable tokens.
- * @throws {UsageError} when a prompt is empty, or leaves no room for `tokens` more. */
-export async function generate(
-  { model, tokenizer }: Pick<LoadedModel, "model" | "tokenizer">,
-  prompts: readonly string[],
-  { tokens = 40, signal }: { tokens?: number; signal?: AbortSignal } = {},
-): Promise<string[]> {
-  const scorer = createScorer(scoringModel(model), tokenizer, { signal });
-  return await scorer.generateUntil(prompts, { maxTokens: tokens });
 }

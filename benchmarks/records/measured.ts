@@ -2,7 +2,6 @@
  *
  * @module
  */
-import { canonicalJson } from "../../core/util/canonical_json.ts";
 import type { NamedCell } from "../../core/schema/cell_names.ts";
 import { type Cell, type DoneRecord, ofTask } from "../../core/schema/schema.ts";
 import type { TaskGroup } from "../../datasets/lm_eval/task_files.ts";
@@ -51,20 +50,14 @@ export function throughputOf({ throughput }: Cell, record: DoneRecord): DoneReco
   return throughput ? record.throughput.filter(answersThroughput(throughput)).slice(-2) : [];
 }
 
-/** The continuations of `record` where they are those that `cell` asks for. */
-function generationsOf({ generations: asked }: Cell, { cell, generations }: DoneRecord) {
-  return asked && canonicalJson(cell.generations ?? null) === canonicalJson(asked) ? generations : undefined;
-}
-
 /** `cell` with only those measurements that `record` lacks. */
 export function missingMeasurements(cell: Cell, record: DoneRecord, hashes: DataHashes): Cell {
-  const { generations, throughput, ...rest } = cell;
+  const { throughput, ...rest } = cell;
   const timed = throughput && throughputOf(cell, record).length === 2;
   return {
     ...rest,
     perplexity: cell.perplexity.filter((choice) => !record.perplexity.some(answersPerplexity(choice, hashes))),
     tasks: cell.tasks.filter((task) => !record.tasks.some(answersTask(task, cell, hashes))),
-    ...generations && !generationsOf(cell, record) && { generations },
     ...throughput && !timed && { throughput },
   };
 }
@@ -75,8 +68,8 @@ export function withoutThroughput({ throughput: _timed, ...cell }: Cell): Cell {
 }
 
 /** Whether a cell asks for nothing. */
-function asksNothing({ perplexity, tasks, generations, throughput }: Cell): boolean {
-  return perplexity.length + tasks.length === 0 && generations === undefined && throughput === undefined;
+function asksNothing({ perplexity, tasks, throughput }: Cell): boolean {
+  return perplexity.length + tasks.length === 0 && throughput === undefined;
 }
 
 /** What a run wants of its cells besides measurements. */
@@ -115,11 +108,10 @@ export function askedResults(
   hashes?: DataHashes,
   groups: readonly TaskGroup[] = recordedGroups(record),
 ): DoneRecord {
-  const { generations: _generations, groups: _groups, ...rest } = record;
+  const { groups: _groups, ...rest } = record;
   const tasks = cell.tasks.flatMap((task) => record.tasks.findLast(answersTask(task, cell, hashes)) ?? []);
   const scored = new Set(tasks.map(({ task }) => task));
   const whole = groups.filter((group) => group.tasks.every((task) => scored.has(task)));
-  const generations = generationsOf(cell, record);
   return {
     ...rest,
     cell,
@@ -129,6 +121,5 @@ export function askedResults(
     tasks,
     ...whole.length > 0 && { groups: whole.map((group) => aggregateGroup(group, tasks)) },
     throughput: throughputOf(cell, record),
-    ...generations && { generations },
   };
 }

@@ -13,9 +13,8 @@ import { readRunFile, type RunFile, startOf } from "./run_file.ts";
 import { readRecords, recordPath, runPaths, toJson } from "./store.ts";
 
 /** Lists of a configuration that become one list. */
-const JOINED = ["methods", "methodFile", "checkpoints", "sparsity", "seeds", "perplexity", "tasks", "taskFile"].concat(
-  "generate",
-) as (keyof RunConfig)[];
+const JOINED = ["methods", "methodFile", "checkpoints", "sparsity", "seeds", "perplexity", "tasks", "taskFile"]
+  .concat() as (keyof RunConfig)[];
 
 /** Settings that decide no number; those of the first run stay. Weights and data are compared by hash. */
 const FREE = ["name", "model", "data", "out", "jobs", "device", "throughput", "paper", "keepWeights", "logSamples"]
@@ -64,11 +63,10 @@ function differences({ run: a }: Source, { run: b }: Source): string[] {
 /** The results of a record: what two machines must agree on, and nothing of times, places and machines. */
 function resultsOf(record: CellRecord): string {
   if (record.state === "failed") return "failed";
-  const { plan, size, perplexity, tasks, generations = null } = record;
+  const { plan, size, perplexity, tasks } = record;
   return canonicalJson({
     plan,
     size,
-    generations,
     perplexity: perplexity.map(({ seconds: _s, batchTokens: _b, dataset: { sha256 }, ...one }) => ({ ...one, sha256 })),
     tasks: tasks.map(({ seconds: _s, batchTokens: _b, dataset: { sha256 }, fewshotDataset: _f, ...one }) => ({
       ...one,

@@ -23,7 +23,8 @@ export const taskGroupSchema = z.strictObject({
 /** `run.json`. */
 const runFileSchema = z.object({
   schemaVersion: z.number(),
-  config: runConfigSchema,
+  // Keys of other versions are left out.
+  config: runConfigSchema.strip(),
   engine: z.string(),
   fingerprint: z.object({ weights: z.string(), tokenizer: z.string(), data: z.record(z.string(), z.string()) }),
   startedIn: z.string().optional().describe(

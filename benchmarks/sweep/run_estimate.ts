@@ -12,7 +12,6 @@ import { getMethod } from "../../methods/mod.ts";
 import { type CellCost, cellCost, type EvaluationTokens } from "../cells/cell_cost.ts";
 import { type PreparedRun, prepareRun, wantedOf } from "../configuration/prepare.ts";
 import type { ReadyConfig } from "../configuration/expand.ts";
-import { trainingParts } from "../pipeline/calibrate.ts";
 import { isComplete } from "../records/measured.ts";
 import { doneRecord } from "../records/store.ts";
 
@@ -88,11 +87,8 @@ function learnedData({ cells, config: { calibration } }: PreparedRun): ReadData[
   if (isCalibrated) data.push({ use: `calibration ${corpus}`, amount: `${sequences} windows of ${tokens} tokens` });
   const trained = cells.find(({ cell }) => cell.training)?.cell;
   if (trained?.training) {
-    const { steps, batch, tokens } = trained.training;
-    for (const { corpus, part } of trainingParts(trained.training, trained.calibration.corpus)) {
-      const share = part < 1 ? `, ${Math.round(100 * part)} %` : "";
-      data.push({ use: `training ${corpus}`, amount: `${steps} steps of ${batch} × ${tokens} tokens${share}` });
-    }
+    const { steps, batch, tokens, corpus = trained.calibration.corpus } = trained.training;
+    data.push({ use: `training ${corpus}`, amount: `${steps} steps of ${batch} × ${tokens} tokens` });
   }
   return data;
 }

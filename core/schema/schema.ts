@@ -5,7 +5,6 @@
 import { z } from "zod";
 import {
   datasetUseSchema,
-  generationChoiceSchema,
   groupResultSchema,
   perplexityChoiceSchema,
   perplexityResultSchema,
@@ -186,8 +185,6 @@ export const runConfigSchema = z.strictObject({
   requestEncoding: z.enum(REQUEST_ENCODINGS).default("lm-eval").describe(
     "llm-pruner: encode context and continuation separately, without BOS, as in LLM-Pruner's tables",
   ),
-  generate: listOf(z.string().min(1)).default([]).describe("prompt that every model continues; may be repeated"),
-  generateTokens: positiveInt.default(40).describe("most tokens after each prompt, decoded greedily"),
   logSamples: z.boolean().default(false).describe("write every example with its scores, as lm-evaluation-harness does"),
   throughput: throughputChoiceSchema.optional().describe("measure tokens per second of prefill and decoding"),
   data: z.string().optional().describe("folder with data sets (JSON Lines, Parquet, text)"),
@@ -206,7 +203,6 @@ const measureFields = {
   tasks: z.array(z.string()),
   limit: perTask(positiveInt).optional().describe("of all tasks, or by task; absent: all examples"),
   numFewshot: perTask(z.number().int().nonnegative()).optional().describe("of all tasks, or by task; absent: none"),
-  generations: generationChoiceSchema.optional(),
   throughput: throughputChoiceSchema.optional(),
 };
 
@@ -351,7 +347,6 @@ const doneRecordSchema = z.object({
   calibrationData: datasetUseSchema.nullable(),
   training: z.array(trainingReportSchema).optional().describe("stages of learning and recovery, in order"),
   trainingData: datasetUseSchema.optional(),
-  trainingDomains: z.array(datasetUseSchema).optional().describe("instead of `trainingData` if there are domains"),
   perplexity: z.array(perplexityResultSchema),
   tasks: z.array(taskResultSchema),
   groups: z.array(groupResultSchema).optional().describe("groups of task files; their tasks are in `tasks`"),
@@ -362,16 +357,12 @@ const doneRecordSchema = z.object({
     left: z.number().describe("cost of the layers that are left, by count or by the table of times"),
     rest: z.number().describe("cost outside the layers; 0 for counts"),
   }).optional().describe("multiply-accumulates or milliseconds; absent where parameters are counted"),
-  generations: z.array(z.strictObject({
-    prompt: z.string(),
-    text: z.string().describe("the continuation alone"),
-  })).optional().describe("greedy continuations, in the order of the prompts"),
   memory: z.strictObject({ afterLoadBytes: z.number(), peakBytes: z.number(), measure: z.string() }),
   timings: z.strictObject({
     loadS: z.number().describe("reading models, and rebuilding a pruned one"),
     pruneS: z.number().describe("scoring units and cutting, without learning"),
     learnS: z.number().describe("stages of `training`"),
-    evaluateS: z.number().describe("perplexity, tasks and generation"),
+    evaluateS: z.number().describe("perplexity and tasks"),
     throughputS: z.number().nullable().describe("null in older records, where `evaluateS` includes it"),
     waitS: z.number().nullable().describe("waiting for statistics of another cell; null in older records"),
   }).describe("parts of `seconds`; starting processes is in none"),

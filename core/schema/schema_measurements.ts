@@ -60,12 +60,6 @@ export const latencyTableSchema = z.strictObject({
 /** Times of models whose layers are all alike. */
 export type LatencyTable = z.infer<typeof latencyTableSchema>;
 
-/** Prompts to continue. */
-export const generationChoiceSchema = z.strictObject({
-  prompts: z.array(z.string().min(1)).min(1),
-  tokens: positiveInt.describe("most tokens after each prompt"),
-});
-
 /** A data set that was read. */
 export const datasetUseSchema = z.strictObject({
   id: z.string(),

@@ -42,9 +42,6 @@ export const trainingSchema = z.strictObject({
   corpus: z.string().optional().describe(
     "corpus (its calibration split), file:PATH, or self (text of the dense model); calibration's by default",
   ),
-  domains: z.record(z.string(), z.number().positive()).optional().describe(
-    "several corpora and their proportions: domains.CORPUS=PART",
-  ),
   steps: positiveInt.default(100).describe("optimiser steps; a learned method learns its choice in the first of them"),
   batch: positiveInt.default(2).describe("windows in a step"),
   tokens: z.number().int().min(2).default(256).describe("window length in tokens"),

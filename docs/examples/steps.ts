@@ -1,5 +1,5 @@
 /** From a dense model to a smaller one that was recovered, scored and saved: `deno run -A steps.ts [FOLDER]`. */
-import { calibrate, free, generate, load, prune, recover, save, score, trainingData } from "@maskprune/bench";
+import { calibrate, free, load, prune, recover, save, score, trainingData } from "@maskprune/bench";
 
 const folder = Deno.args[0] ?? "pruned";
 const dense = await load("tiny", { engine: "wasm" });
@@ -18,7 +18,6 @@ for (const [name, model] of Object.entries({ dense, pruned })) {
   const accuracy = tasks.map(({ task, metrics }) => `${task} ${metrics.acc?.value}`);
   console.log(name, ...perplexity.map((result) => `${result.corpus} ${result.perplexity.toFixed(2)}`), ...accuracy);
 }
-console.log(await generate(pruned, ["One, two,"], { tokens: 8 }));
 await save(pruned, folder);
 free(pruned);
 free(dense);

@@ -108,10 +108,7 @@ const UNITS = SETTINGS.find(({ name }) => name === "units")!;
 /** By which a reader filters. */
 function filtersOf(row: Row, section: Section, { name }: SiteRun): Record<string, string> {
   const { cell: { training, calibration }, runs: [first] } = row;
-  const text = training === undefined
-    ? "none"
-    : Object.keys(training.domains ?? { [training.corpus ?? calibration.corpus]: 1 }).map((one) => corpusLabel(one))
-      .join(" + ");
+  const text = training === undefined ? "none" : corpusLabel(training.corpus ?? calibration.corpus);
   return {
     model: section.model,
     run: name,

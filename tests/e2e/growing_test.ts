@@ -70,7 +70,15 @@ folderTest(
     // The same task with another limit is another result: it is neither replaced in silence nor paired.
     const all = [...grow.slice(0, -1), "all"];
     await refused("--limit differs from the run's for tiny-agreement, which would be scored again", ...all);
-    await refused("for tiny-facts, tiny-agreement, which", "eval", out, "--generate", "a", "--limit", "all");
+    await refused(
+      "for tiny-facts, tiny-agreement, which",
+      "eval",
+      out,
+      "--perplexity",
+      "tiny-world:a:64",
+      "--limit",
+      "all",
+    );
     assertEquals(counts(), [[6, 4], [6, 4]]);
     await succeed(...run, "--tasks", "tiny-facts,tiny-agreement", "--limit", "6", "--out", other);
     const compared = (await succeed("compare", out, other)).stdout;

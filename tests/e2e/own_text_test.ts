@@ -26,7 +26,7 @@ folderTest("--perplexity, --calibration and training take files, with the number
   const calibration = join(TINY, "calibration.jsonl");
   const flags = [
     ...["--methods", "wanda-sp", "--recover", "lora", "--calibration", `file:${calibration}:4:64`],
-    ...["--training", `steps=2,domains.file:${calibration}=3,domains.tiny-world=1`, "--perplexity"],
+    ...["--training", `steps=2,corpus=file:${calibration}`, "--perplexity"],
     `tiny-world:a:64:6,file:${jsonl}#body:a:64:6,file:${txt}:b:64:6,file:${txt}:c:64`,
   ];
   const [dense, pruned] = take(await records(join(root, "out"), ...flags), 2);
@@ -38,7 +38,7 @@ folderTest("--perplexity, --calibration and training take files, with the number
   const hash = createHash("sha256").update(Deno.readFileSync(jsonl)).digest("hex");
   assertEquals([own.dataset.sha256, own.dataset.source, own.dataset.split], [hash, "own.jsonl", "all"]);
   assertEquals(pruned.calibrationData?.source, "calibration.jsonl");
-  assertEquals(pruned.trainingDomains?.map(({ source }) => source), ["calibration.jsonl", "calibration.jsonl"]);
+  assertEquals(pruned.trainingData?.source, "calibration.jsonl");
   const csv = Deno.readTextFileSync(join(root, "out/report/comparison.csv"));
   assertStringIncludes(csv, "own.jsonl");
   assert(!csv.includes(root), "reports do not show where files lie");

@@ -94,16 +94,6 @@ export function fakeModel(
       });
       return Promise.resolve({ logProbs, isGreedy });
     },
-    generate: (prompts, { maxTokens, isDone }) => {
-      const rows = prompts.map((prompt, row) => {
-        const ids: number[] = [];
-        while (ids.length < maxTokens && !(ids.length > 0 && isDone?.(row, ids))) {
-          ids.push(fakeNext([...prompt, ...ids]));
-        }
-        return ids;
-      });
-      return Promise.resolve(rows);
-    },
   };
   return model;
 }

@@ -1,14 +1,6 @@
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import { cellId, expandCells, type Fingerprint, type ReadyConfig } from "../../benchmarks/configuration/expand.ts";
-import { trainingParts } from "../../benchmarks/pipeline/calibrate.ts";
-import {
-  type Cell,
-  cellSchema,
-  type RunConfig,
-  runConfigSchema,
-  type TrainingOptions,
-  trainingSchema,
-} from "../../core/schema/schema.ts";
+import { type Cell, cellSchema, type RunConfig, runConfigSchema, trainingSchema } from "../../core/schema/schema.ts";
 import { at } from "../../core/util/indexing.ts";
 import { getMethod } from "../../methods/mod.ts";
 
@@ -35,11 +27,11 @@ const config = (changes: Partial<RunConfig> = {}): ReadyConfig =>
 const ids = (changes: Partial<RunConfig> = {}, fingerprint = FINGERPRINT) =>
   expandCells(config(changes), { ...RUN, fingerprint }).map(({ id }) => id);
 
-Deno.test("expandCells() names few-shot examples and prompts only where a run has them", () => {
+Deno.test("expandCells() names few-shot examples only where a run has them", () => {
   const plain = at(expandCells(config({ logSamples: true }), RUN), 0);
-  assertEquals([plain.id, "numFewshot" in plain.cell, "generations" in plain.cell], [ids()[0], false, false]);
-  const full = at(expandCells(config({ numFewshot: 5, generate: ["Once"], generateTokens: 8 }), RUN), 0);
-  assertEquals([full.cell.numFewshot, full.cell.generations], [5, { prompts: ["Once"], tokens: 8 }]);
+  assertEquals([plain.id, "numFewshot" in plain.cell], [ids()[0], false]);
+  const full = at(expandCells(config({ numFewshot: 5 }), RUN), 0);
+  assertEquals(full.cell.numFewshot, 5);
   assertEquals(full.id, plain.id);
   assertEquals(ids({ tasks: [], numFewshot: 5 }), ids({ tasks: [] }));
 });
@@ -116,7 +108,6 @@ Deno.test("cellId() does not change with what is only measured", () => {
     tasks: [],
     limit: 3,
     numFewshot: 2,
-    generate: ["Once"],
     throughput: { prefillTokens: 8, decodeTokens: 8, batch: 1, repeats: 2 },
   };
   assertEquals(ids(measured), ids());
@@ -165,41 +156,21 @@ Deno.test("cellId() reads the training data's hash only where something trains",
   assertEquals(before.map((id, i) => id === after[i]), [true, true, false]);
 });
 
-Deno.test("cellId() tells domains of equal base names apart by their contents, and does not know where they lie", () => {
-  const id = (domains: Record<string, [part: number, sha256: string]>) => {
-    const entries = Object.entries(domains);
-    const data = Object.fromEntries(entries.map(([name, [, sha256]]) => [`training ${name}`, sha256]));
-    const parts = Object.fromEntries(entries.map(([name, [part]]) => [name, part]));
+Deno.test("cellId() does not know where a text that is trained on lies, and keeps the ids of methods of version 1", () => {
+  const id = (corpus: string, sha256: string) => {
     const run = config({
       methods: [{ id: "mask-prune", options: {} }],
       sparsity: [0.5],
       seeds: [0],
-      training: trainingSchema.parse({ domains: parts }),
+      training: trainingSchema.parse({ corpus }),
     });
-    const fingerprint = { ...FINGERPRINT, data };
+    const fingerprint = { ...FINGERPRINT, data: { [`training ${corpus}`]: sha256 } };
     const { cell } = at(expandCells(run, { ...RUN, fingerprint }), 1);
     const { version, ...method } = cell.method!;
     assertEquals(version, getMethod("mask-prune").version);
     return cellId({ ...cell, method }, fingerprint, { calibrated: false });
   };
-  const [a, b] = ["file:da/x.txt", "file:db/x.txt"];
-  const both = id({ [a]: [1, "11"], [b]: [2, "22"] });
-  for (const [name, value] of [[a, [1, "33"]], [b, [2, "33"]], [a, [3, "11"]], [b, [3, "22"]]] as const) {
-    assert(id({ [a]: [1, "11"], [b]: [2, "22"], [name]: [...value] }) !== both, `${name} ${value}`);
-  }
-  assert(id({ [a]: [2, "11"], [b]: [1, "22"] }) !== both);
-  assertEquals(id({ [b]: [2, "22"], [a]: [1, "11"] }), both);
-  assertEquals(id({ "file:/z/x.txt": [1, "11"], "file:x.txt": [2, "22"] }), both);
-  // Other domains, and methods of version 1, keep the ids that they have in earlier runs.
-  assertEquals(id({ "file:da/x.txt": [1, "11"], "file:db/y.txt#body": [2, "22"], c4: [1, "33"] }), "96d1e88b67276ab2");
-});
-
-Deno.test("trainingParts() scales the parts of domains, in the order of their names", () => {
-  const calibration = { corpus: "c4", sequences: 1, tokens: 2 };
-  const parts = (training?: Partial<TrainingOptions>) =>
-    trainingParts(training && trainingSchema.parse(training), calibration.corpus);
-  assertEquals(parts(), [{ corpus: "c4", part: 1 }]);
-  assertEquals(parts({ corpus: "wikitext2" }), [{ corpus: "wikitext2", part: 1 }]);
-  const found = parts({ domains: { wikitext2: 6, c4: 2 } });
-  assertEquals(found, [{ corpus: "c4", part: 0.25 }, { corpus: "wikitext2", part: 0.75 }]);
+  assertEquals(id("file:/z/x.txt#body", "11"), id("file:x.txt#body", "11"));
+  assertNotEquals(id("file:x.txt", "11"), id("file:x.txt", "22"));
+  assertEquals(id("file:da/x.txt", "11"), "00629ad35a172626");
 });

@@ -48,17 +48,14 @@ Deno.test("a file may limit each task; wrong numbers and tasks are named", () =>
   assertThrows(() => resolveNames(config, config.tasks), UsageError, '"bolq"');
 });
 
-Deno.test("parseFlags() collects prompts, which may hold commas, and reads the flags of tasks", () => {
+Deno.test("parseFlags() reads the flags of tasks", () => {
   const flags = ["--methods", "random", "--sparsity", "0.5", "--out", "x"];
-  const further = ["--generate=Three", "--num-fewshot", "5", "--log-samples"];
-  const config = fromFlags(...flags, "--generate", "One, two", ...further);
-  assertEquals(config.generate, ["One, two", "Three"]);
-  assertEquals([config.generateTokens, config.numFewshot, config.logSamples], [40, 5, true]);
+  const config = fromFlags(...flags, "--num-fewshot", "5", "--log-samples");
+  assertEquals([config.numFewshot, config.logSamples], [5, true]);
   const plain = fromFlags(...flags);
-  assertEquals([plain.generate, plain.numFewshot, plain.logSamples], [[], 0, false]);
-  assertThrows(() => fromFlags(...flags, "--generate", ""), UsageError, "--generate needs a value: PROMPT");
+  assertEquals([plain.numFewshot, plain.logSamples], [0, false]);
+  assertThrows(() => fromFlags(...flags, "--num-fewshot", ""), UsageError, "--num-fewshot needs a value: N");
   assertThrows(() => fromFlags(...flags, "--num-fewshot=-1"), UsageError, "numFewshot must be at least 0: current -1");
-  assertThrows(() => fromFlags(...flags, "--generate-tokens", "0"), UsageError, "generateTokens must be more than 0");
 });
 
 Deno.test("parseMethods() gives options to the method before them", () => {
@@ -85,10 +82,10 @@ Deno.test("parseFlags() reads protocols, window lengths and calibration from sho
   assertThrows(() => parseFlags(["--perplexity", "a:b:1:2:3"]), UsageError, "5 parts");
 });
 
-Deno.test("parseFlags() reads settings of training, inner ones after a dot", () => {
-  const flags = "--methods sheared --sparsity 0.2 --training steps=7,domains.c4=0.3,domains.wikitext2=0.7";
+Deno.test("parseFlags() reads settings of training", () => {
+  const flags = "--methods sheared --sparsity 0.2 --training steps=7,corpus=file:a.b/c.txt";
   const { training } = fromFlags(...flags.split(" "));
-  assertEquals([training!.steps, training!.domains], [7, { c4: 0.3, wikitext2: 0.7 }]);
+  assertEquals([training!.steps, training!.corpus], [7, "file:a.b/c.txt"]);
 });
 
 Deno.test("parseFlags() refuses unknown flags, missing values and stray words", () => {
@@ -140,9 +137,8 @@ Deno.test("yamlSource() reads the same short forms as flags, and the long ones",
 });
 
 Deno.test("one item may stand for a list in a file, and in what a script gives", () => {
-  const alone = "sparsity: 0.5\nseeds: 3\ntasks: arc_easy\nunits: ffn\nperplexity: wikitext2\ngenerate: One, two\n";
-  const lists = "sparsity: [0.5]\nseeds: [3]\ntasks: [arc_easy]\nunits: [ffn]\nperplexity: [wikitext2]\n" +
-    "generate: ['One, two']\n";
+  const alone = "sparsity: 0.5\nseeds: 3\ntasks: arc_easy\nunits: ffn\nperplexity: wikitext2\n";
+  const lists = "sparsity: [0.5]\nseeds: [3]\ntasks: [arc_easy]\nunits: [ffn]\nperplexity: [wikitext2]\n";
   assertEquals(fromYaml(`methods: flap\n${alone}`), fromYaml(`methods: [flap]\n${lists}`));
   const expected = runConfigSchema.parse({ methods: [{ id: "flap" }], sparsity: [0.5], out: "x" });
   assertEquals(runConfigSchema.parse({ methods: { id: "flap" }, sparsity: 0.5, out: "x" }), expected);

@@ -18,7 +18,7 @@ Deno.test("movePaths() moves every path of a configuration, and nothing else", (
     out: "results",
     perplexity: [{ corpus: "file:t.txt#body" }, { corpus: "wikitext2" }],
     calibration: { corpus: "file:c.txt", tokens: 8 },
-    training: { steps: 2, domains: { "file:d.txt": 1, c4: 2 } },
+    training: { steps: 2, corpus: "file:d.txt" },
     tasks: ["arc_easy"],
   };
   assertEquals(movePaths(values, fromFolder("sub")), {
@@ -30,7 +30,7 @@ Deno.test("movePaths() moves every path of a configuration, and nothing else", (
     out: "sub/results",
     perplexity: [{ corpus: "file:sub/t.txt#body" }, { corpus: "wikitext2" }],
     calibration: { corpus: "file:sub/c.txt", tokens: 8 },
-    training: { steps: 2, domains: { "file:sub/d.txt": 1, c4: 2 } },
+    training: { steps: 2, corpus: "file:sub/d.txt" },
     tasks: ["arc_easy"],
   });
   assertEquals(movePaths({ model: "tiny", sparsity: 0.5 }, fromFolder("sub")), { model: "tiny", sparsity: 0.5 });

@@ -23,7 +23,6 @@ Deno.test("runSweep() refuses what cannot run before the first cell, and writes 
     [{ perplexity: [{ corpus: "tiny-world", windowTokens: 513 }] }, "the 512 positions of the model: current 513"],
     [{ calibration: { corpus: "tiny-world", tokens: 513 } }, "calibration.tokens must be at most the 512 positions"],
     [{ throughput: { decodeTokens: 600 } }, "throughput.decodeTokens must be at most the 512 positions"],
-    [{ generate: ["Once"], generateTokens: 512 }, "generateTokens must be less than the 512 positions"],
     [{ ...method("sheared"), training: { tokens: 600 } }, "training.tokens must be at most the 512 positions"],
     [{ tasks: ["piqa"], data: folder }, "`bench fetch piqa` downloads it"],
     [{ tasks: ["piqqa"] }, 'Unknown task "piqqa". Did you mean "piqa"? Known: '],

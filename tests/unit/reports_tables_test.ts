@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { renderTable, reportOf, sectionsOf } from "../../benchmarks/commands/reports.ts";
 import { toCsv, toSeedCsv } from "../../reports/csv.ts";
-import { configurationFacts, generations } from "../../reports/details.ts";
+import { configurationFacts } from "../../reports/details.ts";
 import { glance } from "../../reports/findings.ts";
 import { count, level, listed, mebibytes, operations, percent, pValue, withSpread } from "../../reports/format.ts";
 import { escapeLatex, toLatex } from "../../reports/latex.ts";
@@ -195,17 +195,4 @@ Deno.test("configurationFacts() names the file that a method comes from, and its
   record.cell.methodFile = { path: "/home/me/mine.ts", sha256: "ab".repeat(32), imports: [] };
   const facts = configurationFacts(sectionOf([record]));
   assertEquals(facts.find(({ name }) => name === "mine")?.text, "no options; from mine.ts, sha256 abababababab");
-});
-
-Deno.test("generations() puts what each model wrote under its prompt, the dense model first", () => {
-  const [dense, pruned] = [doneRecord(), doneRecord({ method: "flap", sparsity: 0.2, damage: 0.5 })];
-  dense.generations = [{ prompt: "The dog", text: " ran home." }, { prompt: "A cat", text: " slept." }];
-  pruned.generations = [{ prompt: "The dog", text: " ran ran <b>." }];
-  assertEquals(generations(sectionOf([pruned, dense])), [
-    {
-      prompt: "The dog",
-      texts: [{ name: "dense", text: " ran home." }, { name: "flap, 20 %", text: " ran ran <b>." }],
-    },
-    { prompt: "A cat", texts: [{ name: "dense", text: " slept." }] },
-  ]);
 });

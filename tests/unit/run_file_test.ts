@@ -33,11 +33,8 @@ folderTest("askedRecords() gives the cells as asked, and groups over exactly the
   const [few, all] = [doneRecord({ examples: 20 }), doneRecord({ examples: 200 })];
   const group = { group: "both", tasks: ["arc_easy", "openbookqa"], metrics: [{ metric: "acc", weightBySize: true }] };
   const data = Object.fromEntries(all.tasks.map(({ task, dataset }) => [`task ${task}`, dataset.sha256]));
-  const generations = { prompts: ["Once"], tokens: 4 };
   const record = {
     ...all,
-    cell: { ...all.cell, generations },
-    generations: [{ prompt: "Once", text: " upon" }],
     tasks: [...few.tasks, ...all.tasks],
     groups: [aggregateGroup(group, all.tasks)],
   };
@@ -64,8 +61,6 @@ folderTest("askedRecords() gives the cells as asked, and groups over exactly the
   const later = { ...group, group: "all" };
   assertEquals(asked({}, [later]).map((one) => one.groups), [[aggregateGroup(later, all.tasks)]]);
   assertEquals(asked({}, []).map((one) => one.groups), [undefined]);
-  assertEquals(asked({}, []).map((one) => one.generations), [record.generations]);
-  assertEquals(asked({ generations: { ...generations, tokens: 8 } }, []).map((one) => one.generations), [undefined]);
 });
 
 folderTest("recordsToReport() names cells without a record, and those that lack results", (out) => {
