@@ -8,34 +8,24 @@ import { chartsOf, type ReportDocument, type Spec } from "./document.ts";
 import { toSvg } from "./draw.ts";
 import { toPdf } from "./pdf.ts";
 
-/** What a figure for a paper looks like. */
-export interface PaperLayout {
-  /** Columns of a page that it is wide. */
-  columns: 1 | 2;
-  /** Whether charts against sparsity have a dot for every seed. */
-  dots: boolean;
-}
-
 /** Widths in points, which fit the columns of common styles of conferences. */
-const WIDTH_PT = { 1: 234, 2: 487 };
+const WIDTH_PT: Record<"1" | "2", number> = { 1: 234, 2: 487 };
 /** Pixels of the drawing for a point: letters of 12 pixels print with 8 points. */
 const PIXELS = 1.5;
-/** Room beside a panel for its axis, pixels. */
-const AXIS = 52;
-
 /** A figure as it is drawn for a paper. */
-function paperSpec({ title: _, ...spec }: Spec, dots: Spec | undefined, columns: PaperLayout["columns"]): Spec {
+function paperSpec({ title: _, ...spec }: Spec, dots: Spec | undefined, columns: "1" | "2"): Spec {
   const width = WIDTH_PT[columns] * PIXELS;
   const config = spec.config as Record<string, Spec>;
-  const legend = { ...config.legend, ...columns === 1 && { orient: "bottom", columns: 2, labelLimit: 140 } };
+  const legend = { ...config.legend, ...columns === "1" && { orient: "bottom", columns: 2, labelLimit: 140 } };
   const own = { ...spec, padding: 2, config: { ...config, legend } };
   if (spec.facet) {
-    const beside = Math.min(Number(spec.columns), 2 * columns);
-    return { ...own, columns: beside, spec: { ...spec.spec as Spec, width: width / beside - AXIS } };
+    // Beside each panel is room for its axis.
+    const beside = Math.min(Number(spec.columns), 2 * Number(columns));
+    return { ...own, columns: beside, spec: { ...spec.spec as Spec, width: width / beside - 52 } };
   }
   const layers = spec.layer as Spec[];
   const autosize = { type: "fit-x", contains: "padding" };
-  return { ...own, width, height: columns === 1 ? 220 : 290, autosize, layer: dots ? [...layers, dots] : layers };
+  return { ...own, width, height: columns === "1" ? 220 : 290, autosize, layer: dots ? [...layers, dots] : layers };
 }
 
 /** The drawing with its printed width. Facets cannot be fitted, so their drawing is scaled. */
@@ -48,11 +38,12 @@ const printed = (svg: string, widthPt: number) =>
 
 /** Writes every figure without its title as `NAME.svg` and `NAME.pdf` into `outFolder`, and the titles to
  * `captions.md`: a paper says in the caption what a figure shows.
+ * @param layout Columns of a page that a figure is wide; whether charts against sparsity have a dot for every seed.
  * @returns Paths of the files written. */
 export async function writePaperFigures(
   document: ReportDocument,
   outFolder: string,
-  { columns, dots }: PaperLayout,
+  { columns, dots }: { columns: "1" | "2"; dots: boolean },
 ): Promise<string[]> {
   const captions: string[] = [];
   const write = (name: string, content: string): string => {

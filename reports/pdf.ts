@@ -7,13 +7,18 @@ import { deflateSync } from "node:zlib";
 import { at } from "../core/util/indexing.ts";
 import { SHIPPED_FONT } from "./draw.ts";
 
+/** Operators of the commands of a path. */
 const COMMANDS: Record<string, string> = { M: "m", L: "l", C: "c", Z: "h" };
 const CAPS = ["butt", "round", "square"];
 const JOINS = ["miter", "round", "bevel"];
 
 /** Elements and attributes that resvg writes for charts. Others would be lost. */
 const KNOWN = "svg g path defs width height viewBox xmlns fill stroke d transform visibility opacity fill-opacity " +
-  "stroke-opacity stroke-width stroke-dasharray stroke-linecap stroke-linejoin";
+  "stroke-opacity stroke-width stroke-dasharray stroke-linecap stroke-linejoin M L C Z";
+
+function refuseUnknown(name: string): void {
+  if (!KNOWN.split(" ").includes(name)) throw new SyntaxError(`Cannot write a PDF: the drawing has "${name}"`);
+}
 
 /** Numbers without exponents, which PDF does not know. */
 const numbers = (text = "") =>
@@ -22,31 +27,18 @@ const numbers = (text = "") =>
 /** `#0080ff` as three parts of 1. */
 const colour = (hex: string) => numbers([1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16) / 255).join(" "));
 
-const outline = (path: string) =>
-  path.replace(/([A-Z])([^A-Z]*)/g, (_, command: string, points: string) => {
-    const operator = COMMANDS[command];
-    if (operator === undefined) throw new SyntaxError(`Cannot write a PDF: a path has the command ${command}`);
-    return `${numbers(points)} ${operator}\n`;
-  });
-
-/** Attributes of an element. */
-function attributesOf(name: string, text: string): Record<string, string> {
-  const own = Object.fromEntries(
-    [...text.matchAll(/([\w-]+)="([^"]*)"/g)].map(([, key = "", value = ""]) => [key, value]),
-  );
-  const lost = [name, ...Object.keys(own)].find((one) => !KNOWN.split(" ").includes(one));
-  if (lost !== undefined) throw new SyntaxError(`Cannot write a PDF: the drawing has "${lost}"`);
-  return own;
-}
-
 /** Operators that paint a path. */
 function paint({ fill = "#000000", stroke = "none", ...own }: Record<string, string>): string {
   const [hasArea, hasLine] = [fill !== "none", stroke !== "none"];
   if (own.visibility === "hidden" || !hasArea && !hasLine) return "";
+  const area = `${colour(fill)} rg\n`;
   const line = `${colour(stroke)} RG ${own["stroke-width"] ?? 1} w [${numbers(own["stroke-dasharray"])}] 0 d ` +
     `${CAPS.indexOf(own["stroke-linecap"] ?? "butt")} J ${JOINS.indexOf(own["stroke-linejoin"] ?? "miter")} j\n`;
-  return (hasArea ? `${colour(fill)} rg\n` : "") + (hasLine ? line : "") + outline(own.d ?? "") +
-    `${hasArea && hasLine ? "B" : hasArea ? "f" : "S"}\n`;
+  const outline = (own.d ?? "").replace(/([A-Z])([^A-Z]*)/g, (_, command: string, points: string) => {
+    refuseUnknown(command);
+    return `${numbers(points)} ${COMMANDS[command]}\n`;
+  });
+  return `${hasArea ? area : ""}${hasLine ? line : ""}${outline}${hasArea && hasLine ? "B" : hasArea ? "f" : "S"}\n`;
 }
 
 /** A drawing of groups and paths as operators, and the opacities of areas and lines that they name. */
@@ -55,7 +47,9 @@ function operators(svg: string): { text: string; opacities: string[] } {
   const groups = [1];
   let text = "";
   for (const [, isEnd, name = "", rest = ""] of svg.matchAll(/<(\/?)(\w+)([^>]*)>/g)) {
-    const own = attributesOf(name, rest);
+    const entries = [...rest.matchAll(/([\w-]+)="([^"]*)"/g)].map(([, key = "", value = ""]) => [key, value] as const);
+    const own: Record<string, string> = Object.fromEntries(entries);
+    for (const one of [name, ...Object.keys(own)]) refuseUnknown(one);
     if (name === "path") {
       const [area, line] = ["fill", "stroke"].map((part) => at(groups, 0) * Number(own[`${part}-opacity`] ?? 1));
       const parts = `/ca ${numbers(String(area))} /CA ${numbers(String(line))}`;

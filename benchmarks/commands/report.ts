@@ -4,10 +4,9 @@
  */
 import { join } from "node:path";
 import { UsageError } from "../../core/util/errors.ts";
-import type { PaperLayout } from "../../reports/paper_figures.ts";
 import { readRunFile } from "../records/run_file.ts";
 import { runPaths } from "../records/store.ts";
-import { choiceOf, type Command, textFlag } from "./command.ts";
+import { choiceOf, type Command, type Flags, textFlag } from "./command.ts";
 import { recordsToReport } from "./records_to_report.ts";
 
 /** Files of figures, which are too many to name. */
@@ -59,21 +58,18 @@ export async function showReport(
   );
 }
 
-/** Writes the figures of the run in `dir` for a paper, and prints their paths.
- * @param methods Their ids in order; all when absent.
- * @throws {UsageError} when the run has none of a method. */
-async function writeFigures(
-  dir: string,
-  { title, to, methods, ...layout }: { title: string; to: string; methods?: readonly string[] } & PaperLayout,
-): Promise<void> {
+/** Writes the figures of the run in `dir` for a paper as `flags` say, and prints their paths. */
+async function writeFigures(dir: string, title: string, to: string, flags: Flags): Promise<void> {
   const [{ reportOf }, { writePaperFigures }] = await Promise.all([
     import("./reports.ts"),
     import("../../reports/paper_figures.ts"),
   ]);
   const all = recordsToReport(dir);
   const known = new Set(all.flatMap(({ cell }) => cell.method?.id ?? []));
-  for (const id of methods ?? []) choiceOf("methods", id, [...known]);
+  const methods = textFlag(flags, "methods")?.split(",").map((id) => choiceOf("methods", id, [...known]));
+  const columns = choiceOf("columns", textFlag(flags, "columns") ?? "1", ["1", "2"]);
   const records = all.filter(({ cell }) => cell.method === null || (methods?.includes(cell.method.id) ?? true));
+  const layout = { columns, dots: flags.dots === true };
   for (const path of await writePaperFigures(reportOf(records, title, methods), to, layout)) console.log(path);
 }
 
@@ -90,18 +86,12 @@ export const report: Command = {
     const to = textFlag(flags, "to");
     if ("figures" in flags) {
       choiceOf("figures", textFlag(flags, "figures"), ["paper"]);
-      await writeFigures(dir, {
-        title,
-        to: to ?? join(runPaths(dir).report, "paper"),
-        methods: textFlag(flags, "methods")?.split(","),
-        columns: choiceOf("columns", textFlag(flags, "columns") ?? "1", ["1", "2"]) === "1" ? 1 : 2,
-        dots: flags.dots === true,
-      });
-      return 0;
+      await writeFigures(dir, title, to ?? join(runPaths(dir).report, "paper"), flags);
+    } else {
+      const unused = ["columns", "methods", "dots"].find((name) => flags[name]);
+      if (unused) throw new UsageError(`--${unused} has no effect without --figures paper`);
+      await showReport(dir, { title, to: to ?? runPaths(dir).report });
     }
-    const unused = ["columns", "methods", "dots"].find((name) => flags[name]);
-    if (unused) throw new UsageError(`--${unused} has no effect without --figures paper`);
-    await showReport(dir, { title, to: to ?? runPaths(dir).report });
     return 0;
   },
 };

@@ -54,7 +54,7 @@ type Packed = number[] | { values: number[]; codes: string };
 const DIGITS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
 
 /** Packs numbers for the page, which needs no more than nine digits of them. */
-export function packed(numbers: readonly number[]): Packed {
+function packed(numbers: readonly number[]): Packed {
   const rounded = numbers.map((value) => Number(value.toPrecision(9)));
   const values = [...new Set(rounded)];
   if (values.length > DIGITS.length || 2 * values.length > rounded.length) return rounded;
@@ -213,24 +213,6 @@ function labelsOf(runs: readonly SiteRun[]): Map<Row, string> {
   );
 }
 
-/** What the page is told. */
-export interface SiteData {
-  /** Rows name columns by their place in this list. */
-  columns: (Column & { unit: string; measure: string })[];
-  /** Models of the runs on one engine, each with its protocol. */
-  sections: {
-    run: string;
-    title: string;
-    weights: string | null;
-    demonstration: boolean;
-    caption: string;
-    protocol: Fact[];
-    rows: (ReturnType<typeof rowOf> & { colour: string })[];
-  }[];
-  failures: Fact[];
-  published: ReturnType<typeof published>;
-}
-
 /** One colour per name on the whole page: the first name of a method has its colour, others have spare ones. */
 function coloursOf(labels: ReadonlyMap<Row, string>): Map<string, string> {
   // The shortest name of a method is that with most defaults.
@@ -240,9 +222,10 @@ function coloursOf(labels: ReadonlyMap<Row, string>): Map<string, string> {
   return colours(named, displays);
 }
 
-/** The page's data. Rows without a finished cell are told as failures. */
-export function siteData(runs: readonly SiteRun[]): SiteData {
-  const columns: SiteData["columns"] = [];
+/** The page's data: columns, which rows name by their places, sections of rows, failures and published numbers. Rows
+ * without a finished cell are told as failures. */
+export function siteData(runs: readonly SiteRun[]): object {
+  const columns: (Column & { unit: string; measure: string })[] = [];
   const numbers = new Map<string, number>();
   /** Place of a column among those of the page; columns of equal keys hold comparable numbers. */
   const at = (column: Column): number => {

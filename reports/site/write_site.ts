@@ -29,7 +29,7 @@ const licenceOf = (name: string): string => {
 };
 
 /** Data as a script: no text in it can end a script element, and none breaks a line. */
-export const dataScript = (assignment: string, value: unknown): string =>
+const dataScript = (assignment: string, value: unknown): string =>
   `${assignment}(${
     JSON.stringify(value).replace(/[<\u2028\u2029]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`)
   });\n`;

@@ -136,7 +136,7 @@ Deno.test("buildCharts() draws the training of learned masks: every quantity of 
 
 folderTest("writePaperFigures() leaves titles out of the figures and puts them into captions", async (folder) => {
   const document = reportOf(smallRecords(), "small", ["mask-prune", "flap", "random"]);
-  const written = await writePaperFigures(document, folder, { columns: 1, dots: true });
+  const written = await writePaperFigures(document, folder, { columns: "1", dots: true });
   const figures = written.filter((path) => path.endsWith(".svg"));
   assert(figures.length > 0);
   assertEquals(written.length, 2 * figures.length + 1);
