@@ -15,8 +15,8 @@
  *   5. y <- y + eta_y bottom_s(m)
  *   6. s and z: with `variant: paper` a step of their own (`widths.ts`); else s is the width at which R(s) = B
  *
- * At the freeze the s units of lowest rank are cut out, least squares corrects the maps if the run compensates, and the
- * remaining steps train what is left (`learn()`).
+ * After the last step the s units of lowest rank are cut out. Where the run compensates, that happens at the freeze: least
+ * squares corrects the maps, and the remaining steps train what is left from its start (`learn()`).
  *
  * `variant: choice`: m = exp(a), a the scores that are learned. Gates are 0 and 1, the rank is a, which starts from
  * calibration data (`importance.ts`). `variant: paper`: m starts at 1 and is the gate itself; |m| is the rank, which
@@ -49,7 +49,7 @@ import { budgetAt, fallen, filledShapes, removedAt, stepWidths, type Widths } fr
 /** Learns which units go, under one width for all layers. */
 export const maskPrune: Method<typeof options> = defineMethod({
   id: "mask-prune",
-  version: 3,
+  version: 4,
   summary: "Learns masks under a sparsity penalty and the budget, one width for all layers",
   source: "Qin et al. 2025, arXiv:2502.14008; minimax form after Yuan et al. 2021, UMEC",
   display: { order: 12, colour: "#D55E00" },
@@ -123,7 +123,7 @@ function stepMasks(own: UnitMasks, gradient: Float32Array, { rate, step }: { rat
 
 /** Learns masks until the freeze; then the units of lowest rank go. */
 async function fit(context: MethodContext<Options>, run: TrainingRun, found: FoundRun | null): Promise<Structure> {
-  const { options, model: { config }, target } = context;
+  const { options, model: { config }, target, learning } = context;
   const { rank, masks, gates, prox } = VARIANTS[options.variant];
   const axes = unitAxes(config, target.units);
   const importance = await unitImportance(context as MethodContext<unknown>);
@@ -138,7 +138,7 @@ async function fit(context: MethodContext<Options>, run: TrainingRun, found: Fou
     widths = found.values as Widths;
     unpack(all, found.arrays);
   }
-  const freeze = freezeStep(run, options.freeze);
+  const freeze = freezeStep(run, learning?.compensate ? options.freeze : 1);
   const ramp = Math.max(1, options.ramp * run.given.options.steps);
   const peak = options.variant === "paper" ? options.maskRate : options.scoreRate;
 
