@@ -51,7 +51,7 @@ function blocksOf(section: Section, prefix: string): Block[] {
     ...besidePaperTable(section),
     ...tableBlock(section, ranks, "size", "Size and speed"),
     ...tableBlock(section, ranks, "cost", "Cost"),
-    ...figures("Widths and training", rest),
+    ...figures("Widths", rest),
     ...tableBlock(section, ranks, "tasks", "All metrics of the tasks"),
     ...details("Failed cells", failureFacts(section)),
     ...details("Measurements and data", measureFacts(section)),

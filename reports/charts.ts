@@ -6,7 +6,6 @@
 import type { Chart } from "./document.ts";
 import { qualityAgainstSparsity } from "./charts_lines.ts";
 import { qualityAgainstSpeed } from "./charts_scatter.ts";
-import { trainingCurves } from "./charts_training.ts";
 import { widthCharts } from "./charts_layers.ts";
 import { headlineColumns } from "./findings.ts";
 import type { Column } from "./columns.ts";
@@ -40,7 +39,7 @@ export function buildCharts(section: Section, prefix = ""): Charts {
   const taken = new Set<string>();
   const named = (charts: (Chart | null)[]) =>
     charts.flatMap((chart) => chart === null ? [] : [{ ...chart, name: freeName(prefix + chart.name, taken) }]);
-  return { lead: named([...fast, ...sparse]), rest: named([...widthCharts(section), trainingCurves(section)]) };
+  return { lead: named([...fast, ...sparse]), rest: named(widthCharts(section)) };
 }
 
 /** A file name that is not in `taken` yet, which it joins. */

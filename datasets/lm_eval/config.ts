@@ -79,7 +79,7 @@ const METRICS: Readonly<Record<OutputType, readonly MetricName[]>> = {
   loglikelihood_rolling: ["word_perplexity", "byte_perplexity", "bits_per_byte"],
 };
 /** The supported aggregation of each metric. */
-export const AGGREGATIONS: Readonly<Record<MetricName, string>> = {
+const AGGREGATIONS: Readonly<Record<MetricName, string>> = {
   acc: "mean",
   acc_norm: "mean",
   acc_bytes: "mean",

@@ -101,39 +101,6 @@ Deno.test("toPng() draws text with the shipped font at twice the size", async ()
   assert(png.length > (await toPng(svg(""))).length);
 });
 
-/** Three steps of a learned mask, as methods report them. */
-const curve = [1, 2, 3].map((step) => ({
-  ...{ step, loss: 3 - step / 10, crossEntropy: 3, distillation: 0.1, hidden: 0 },
-  ...{ gradientNorm: 1, seconds: step, memoryBytes: 1e8, budget: 1 - step / 10 },
-  removed: { ffn: 30 * step, layer: step, hidden: 8 * step },
-  duals: { z: step },
-}));
-
-Deno.test("buildCharts() draws the training of learned masks: every quantity of every learned cell, and no recovery", () => {
-  const learned = doneRecord({ method: "mask-prune", sparsity: 0.2, damage: 0.3 });
-  learned.training = [{ stage: "learning", steps: 3, tokens: 300, seconds: 3, curve }];
-  const recovered = doneRecord({ method: "flap", sparsity: 0.2, damage: 0.3 });
-  recovered.training = [{ stage: "recovery", steps: 3, tokens: 300, seconds: 3, curve }];
-  const charts = (...records: DoneRecord[]) =>
-    allCharts(sectionOf(records)).find(({ name }) => name === "training-curves");
-  assertEquals(charts(doneRecord(), recovered), undefined);
-  const { values } = charts(doneRecord(), recovered, learned)!.spec.data as {
-    values: { panel: string; method: string; step: number; value: number }[];
-  };
-  assertEquals([...new Set(values.map(({ method }) => method))], ["mask-prune"]);
-  assertEquals(Object.fromEntries(values.map(({ panel, value }) => [panel, value])), {
-    "training loss": 2.7,
-    "budget, part that may stay": 0.7,
-    "FFN channels removed, per layer": 90,
-    ...{ "layers removed": 3, "hidden dimensions removed": 24, "multiplier z": 3 },
-  });
-  const long = Array.from({ length: 1000 }, (_, i) => ({ ...at(curve, 0), step: i + 1 }));
-  learned.training = [{ stage: "learning", steps: 1000, tokens: 300, seconds: 3, curve: long }];
-  const drawn = charts(doneRecord(), learned)!.spec.data as { values: typeof values };
-  const losses = drawn.values.filter(({ panel }) => panel === "training loss").map(({ step }) => step);
-  assertEquals([losses.length, losses[0], losses.at(-1)], [100, 1, 1000]);
-});
-
 folderTest("writePaperFigures() leaves titles out of the figures and puts them into captions", async (folder) => {
   const document = reportOf(smallRecords(), "small", ["mask-prune", "flap", "random"]);
   const written = await writePaperFigures(document, folder, { columns: "1", dots: true });

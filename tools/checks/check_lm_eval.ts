@@ -190,7 +190,7 @@ async function main(flags: ToolArgs<typeof FLAGS[number], "task-files">): Promis
     exportHfFolder(source, { to: pretrained, dtype: "F32", tokenizer: tokenizerDefinition });
     const scorer = createScorer(scoringModel(await uploadModel(source)), tokenizer);
     source.close();
-    const files = flags["task-files"] ? await scoreTaskFiles(scorer, python, join(work, "files")) : undefined;
+    const files = flags["task-files"] ? await scoreTaskFiles(scorer, python) : undefined;
     const tasks = files?.tasks ?? [];
     for (const name of files ? [] : names) {
       tasks.push(await (knownTasks.has(name) ? checkedTask : checkedCorpus)(scorer, name, wanted));
