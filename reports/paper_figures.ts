@@ -3,6 +3,8 @@
  * @module
  */
 import { join } from "node:path";
+import { UsageError } from "../core/util/errors.ts";
+import { ifThere } from "../core/util/paths.ts";
 import { writeAtomically } from "../core/util/write_file.ts";
 import { chartsOf, type ReportDocument, type Spec } from "./document.ts";
 import { toSvg } from "./draw.ts";
@@ -39,13 +41,18 @@ const printed = (svg: string, widthPt: number) =>
 /** Writes every figure without its title as `NAME.svg` and `NAME.pdf` into `outFolder`, and the titles to
  * `captions.md`: a paper says in the caption what a figure shows.
  * @param layout Columns of a page that a figure is wide; whether charts against sparsity have a dot for every seed.
- * @returns Paths of the files written. */
+ * @returns Paths of the files written.
+ * @throws {UsageError} when `captions.md` is not of earlier figures. */
 export async function writePaperFigures(
   document: ReportDocument,
   outFolder: string,
   { columns, dots }: { columns: "1" | "2"; dots: boolean },
 ): Promise<string[]> {
   const captions: string[] = [];
+  const list = join(outFolder, "captions.md");
+  if (!ifThere(() => Deno.readTextFileSync(list), "**").startsWith("**")) {
+    throw new UsageError(`"${list}" is not of earlier figures: move it, or give another folder`);
+  }
   const write = (name: string, content: string): string => {
     const path = join(outFolder, name);
     writeAtomically(path, content);
@@ -58,5 +65,6 @@ export async function writePaperFigures(
     const { subtitle = [] } = spec.title as { subtitle?: string[] };
     captions.push(`**${name}**: ${title}. ${subtitle.join(" ")}${dots && seeds ? " Dots: single seeds." : ""}\n`);
   }
-  return [...paths, write("captions.md", captions.join("\n"))];
+  writeAtomically(list, captions.join("\n"));
+  return [...paths, list];
 }

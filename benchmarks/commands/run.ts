@@ -80,7 +80,10 @@ export async function runConfig(config: RunConfig, manner: RunManner): Promise<n
   const result = await sweep(config, { ...options, executor, onEvent, signal: controller.signal });
   if (result.interrupted) return INTERRUPTED;
   const note = (message: string) => onEvent({ event: "note", message });
-  await showReport(config.out, { title: config.name, to: runPaths(config.out).report, note });
+  // A disk that is full from the start leaves no record.
+  if (result.records.length > 0) {
+    await showReport(config.out, { title: config.name, to: runPaths(config.out).report, note });
+  }
   return result.failed + result.kept > 0 ? 1 : 0;
 }
 

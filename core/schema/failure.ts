@@ -77,6 +77,9 @@ interface Circumstances {
   memory?: string;
 }
 
+/** Characters of an error or of a process's words in a message. */
+const MOST_QUOTED = 300;
+
 type Classified = Pick<Failure, "kind" | "message">;
 
 /** The class of a message, if the words alone give it, and the message with what to do. */
@@ -108,7 +111,9 @@ function classOfError(error: unknown, circumstances: Circumstances): Classified 
   const known = classifyWords(message, circumstances);
   if (known) return known;
   if (error instanceof EngineError) return { kind: "engine", message };
-  return { kind: "error", message: error instanceof Error ? `${error.name}: ${message}` : message };
+  // The log has the rest.
+  const [line = ""] = message.trim().split("\n", 1);
+  return { kind: "error", message: (error instanceof Error ? `${error.name}: ${line}` : line).slice(0, MOST_QUOTED) };
 }
 
 const during = (phase: string | undefined) => phase === undefined ? {} : { phase };
@@ -131,8 +136,6 @@ export function timeoutFailure(limitS: number, phase?: string): Failure {
 const spoken = (stderr: string): string[] =>
   stderr.split("\n").map((line) => line.trim())
     .filter((line) => line !== "" && !/^(at |\d{4}-\d\d-\d\dT[\d:.]+Z )/.test(line));
-
-const MOST_QUOTED = 300;
 
 /** The class and the message of a process that ended without a record; `stderr` is the end of its output, `phase` what
  * it was doing. */

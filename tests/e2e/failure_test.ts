@@ -136,32 +136,59 @@ function mountSmall(folder: string, size: string): boolean {
   }
 }
 
-folderTest("a full disk stops the run with a message, loses no record, and the run goes on with space", async (out) => {
-  const disk = join(out, "disk");
-  Deno.mkdirSync(disk);
-  if (!mountSmall(disk, "600k")) {
-    console.log("Skipped: this process may not mount a small file system");
-    return;
-  }
+const PAGE = 4096;
+
+/** Fills a disk with one file, and returns its path. */
+function fill(disk: string): string {
+  const filler = join(disk, "filler");
   try {
-    await succeed(...run(disk, "--sparsity", "0"));
-    const before = readRecords(disk).records;
-    const filler = join(disk, "filler");
-    try {
-      using file = Deno.openSync(filler, { write: true, create: true });
-      for (const size of [4096, 1]) for (;;) if (file.writeSync(new Uint8Array(size)) < size) break;
-    } catch (error) {
-      assertStringIncludes((error as Error).message, "No space left");
-    }
-    const full = await finish(bench(...run(disk, "--sparsity", "0.25,0.5")));
-    assertEquals(full.code, 1, full.stderr);
-    assertStringIncludes(full.stderr, "free some space");
-    assertEquals(readRecords(disk), { records: before, problems: [] });
-    Deno.removeSync(filler);
-    await succeed(...run(disk, "--sparsity", "0.25,0.5", "--retry", "disk-full"));
-    assertEquals(kinds(disk), ["done", "done", "done"]);
-    assert(readRecords(disk).records.some(({ id }) => id === at(before, 0).id));
-  } finally {
-    new Deno.Command("umount", { args: [disk] }).outputSync();
+    using file = Deno.openSync(filler, { write: true, create: true });
+    for (const size of [PAGE, 1]) for (;;) if (file.writeSync(new Uint8Array(size)) < size) break;
+  } catch (error) {
+    assertStringIncludes((error as Error).message, "No space left");
   }
+  return filler;
+}
+
+/** A test on a file system of 600 KiB; none where this process may not mount one. */
+function diskTest(name: string, test: (disk: string) => Promise<void>): void {
+  folderTest(name, async (out) => {
+    const disk = join(out, "disk");
+    Deno.mkdirSync(disk);
+    if (!mountSmall(disk, "600k")) return console.log("Skipped: this process may not mount a small file system");
+    try {
+      await test(disk);
+    } finally {
+      new Deno.Command("umount", { args: [disk] }).outputSync();
+    }
+  });
+}
+
+diskTest("a disk that is full before the first record stops the run with a message", async (disk) => {
+  const filler = fill(disk);
+  const { size } = Deno.statSync(filler);
+  // Nothing can be written; run.json, but no job; a job, but no record.
+  for (const pages of [0, 2, 3]) {
+    Deno.truncateSync(filler, size - pages * PAGE);
+    const { code, stderr } = await finish(bench(...run(join(disk, String(pages)), "--sparsity", "0")));
+    assertEquals([code, /free some space.*\n/.test(stderr), stderr.includes("at file:")], [1, true, false], stderr);
+    Deno.removeSync(join(disk, String(pages)), { recursive: true });
+  }
+  Deno.removeSync(filler);
+  await succeed(...run(join(disk, "0"), "--sparsity", "0"));
+  assertEquals(kinds(join(disk, "0")), ["done"]);
+});
+
+diskTest("a full disk stops the run with a message, loses no record, and the run goes on with space", async (disk) => {
+  await succeed(...run(disk, "--sparsity", "0"));
+  const before = readRecords(disk).records;
+  const filler = fill(disk);
+  const full = await finish(bench(...run(disk, "--sparsity", "0.25,0.5")));
+  assertEquals(full.code, 1, full.stderr);
+  assertStringIncludes(full.stderr, "free some space");
+  assertEquals(readRecords(disk), { records: before, problems: [] });
+  Deno.removeSync(filler);
+  await succeed(...run(disk, "--sparsity", "0.25,0.5", "--retry", "disk-full"));
+  assertEquals(kinds(disk), ["done", "done", "done"]);
+  assert(readRecords(disk).records.some(({ id }) => id === at(before, 0).id));
 });

@@ -1,9 +1,10 @@
 /** A cell run again from its record. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
 import { at } from "../../core/util/indexing.ts";
 import { compareRecords } from "../../benchmarks/commands/reproduce.ts";
 import { readRecords, recordPath, writeRecord } from "../../benchmarks/records/store.ts";
-import { bench, finish, succeed } from "../support/bench_process.ts";
+import { bench, benchWith, finish, succeed } from "../support/bench_process.ts";
 import { folderTest } from "../support/weights_fixture.ts";
 import { known } from "../support/values.ts";
 
@@ -46,6 +47,22 @@ folderTest("bench reproduce gives the same plan and the same numbers on wasm", a
   assertEquals(differs.map((line) => line.split(":")[0]), ["plan", "perplexity tiny-world", "tiny-facts"]);
   assertStringIncludes(at(differs, 1), "by up to 1.0e-6 nats");
   assertEquals(environment, [`cpu: ${record.environment.cpu}, now another`]);
+});
+
+folderTest("bench reproduce leaves no temporary folder at Ctrl-C", async (root) => {
+  const [out, temporary] = [join(root, "run"), join(root, "temporary")];
+  Deno.mkdirSync(temporary);
+  const flags = "--methods random --sparsity 0 --engine wasm --no-throughput --tasks tiny-facts --limit 6 --out";
+  await succeed("run", ...flags.split(" "), out);
+  const child = benchWith({ temporary }, "reproduce", recordPath(out, at(readRecords(out).records, 0)));
+  let made = 0;
+  for await (const text of child.stderr.pipeThrough(new TextDecoderStream())) {
+    if (made > 0 || !text.includes("loading")) continue;
+    made = [...Deno.readDirSync(temporary)].length;
+    child.kill("SIGINT");
+  }
+  await child.stdout.cancel();
+  assertEquals([(await child.status).code, made, [...Deno.readDirSync(temporary)].length], [130, 1, 0]);
 });
 
 folderTest("bench reproduce compares a cell that was measured further by what its cell asks for", async (out) => {

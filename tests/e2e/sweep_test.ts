@@ -1,9 +1,10 @@
 /** Whole sweeps through the command line, on the bundled model: finished, killed, stopped, continued. */
-import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
 import { join } from "node:path";
 import { at } from "../../core/util/indexing.ts";
 import { take } from "../support/values.ts";
 import { readRecords, runPaths } from "../../benchmarks/records/store.ts";
+import { processFiles } from "../../benchmarks/sweep/executor.ts";
 import type { CellRecord } from "../../core/schema/schema.ts";
 import { bench, finish, refused, succeed, watch } from "../support/bench_process.ts";
 import { folderTest } from "../support/weights_fixture.ts";
@@ -121,6 +122,7 @@ folderTest("throughput comes last, equal shapes share it, and Ctrl-C before it l
     assert(loadS + pruneS + learnS + evaluateS + throughputS + waitS <= seconds);
     return { id: record.id, throughput, throughputS, machine: { engine, library, device, cpu } };
   });
+  assertMatch(Deno.readTextFileSync(processFiles(out, at(after, 0)).log), / tiny-facts\n[^]* throughput\n/);
   const [dense, random, wanda] = take(timed, 3);
   for (const { throughput, throughputS, machine } of [dense, random]) {
     assert(throughputS > 0);

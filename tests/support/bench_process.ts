@@ -13,13 +13,15 @@ export function bench(...args: string[]): Deno.ChildProcess {
 }
 
 /** Starts `bench` with other rights of `deno run`, or, `detached`, with its children in a group of their own, whose id is
- * its process id, for a user who stands in `folder`; what it starts is looked for in `programs` first. */
+ * its process id, for a user who stands in `folder`; what it starts is looked for in `programs` first; temporary files
+ * go to `temporary`. */
 export function benchWith(
-  { rights = RIGHTS, detached = false, folder = ROOT, programs }: {
+  { rights = RIGHTS, detached = false, folder = ROOT, programs, temporary }: {
     rights?: string[];
     detached?: boolean;
     folder?: string;
     programs?: string;
+    temporary?: string;
   },
   ...args: string[]
 ): Deno.ChildProcess {
@@ -29,7 +31,7 @@ export function benchWith(
     args: programs === undefined ? run : ["-c", set, programs, ...run],
     cwd: ROOT,
     // As `deno task` starts it.
-    env: { INIT_CWD: folder },
+    env: { INIT_CWD: folder, ...temporary !== undefined && { TMPDIR: temporary } },
     stdout: "piped",
     stderr: "piped",
     detached,

@@ -188,6 +188,11 @@ Deno.test("parseRetry() takes classes, oom, all and none, and refuses others by 
   assertThrows(() => parseRetry("none,oom"), UsageError, '"none" stands alone: current "none,oom"');
 });
 
+Deno.test("classifyError() keeps one line of an error that nothing explains", () => {
+  const { kind, message } = classifyError(new TypeError(`no luck${"!".repeat(400)}\nand\nmore`));
+  assertEquals([kind, message], ["error", `TypeError: no luck${"!".repeat(300)}`.slice(0, 300)]);
+});
+
 Deno.test("classifyExit() quotes one line: the last that is neither a phase nor a place in the program", () => {
   const said = (stderr: string) => classifyExit({ code: 1, signal: null }, stderr).message.split("it said: ")[1];
   assertEquals(

@@ -1,6 +1,7 @@
-import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { inflateSync } from "node:zlib";
+import { UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
 import { buildCharts } from "../../reports/charts.ts";
 import { paretoFront } from "../../reports/pareto.ts";
@@ -124,6 +125,12 @@ folderTest("writePaperFigures() leaves titles out of the figures and puts them i
   const perSeed = smallRecords().flatMap((one) => one.cell.method?.id === "mask-prune" ? one as DoneRecord : [])
     .map(({ perplexity }) => at(perplexity, 0).perplexity);
   assertEquals(values.map(({ quality }) => quality), perSeed);
+
+  const again = () => writePaperFigures(document, folder, { columns: "1", dots: false });
+  assertEquals((await again()).length, written.length);
+  Deno.writeTextFileSync(`${folder}/captions.md`, "mine");
+  await assertRejects(again, UsageError, "is not of earlier figures");
+  assertEquals(Deno.readTextFileSync(`${folder}/captions.md`), "mine");
 });
 
 /** The operators of a PDF's page, after its table of offsets was followed. */
