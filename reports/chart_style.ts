@@ -3,6 +3,7 @@
  * @module
  */
 import { at } from "../core/util/indexing.ts";
+import { budgetWords, realised } from "./budget.ts";
 import { FONT } from "./draw.ts";
 import { level, unique, wrapped } from "./format.ts";
 import { NEUTRAL } from "./palette.ts";
@@ -10,7 +11,6 @@ import { type Column, qualityText } from "./columns.ts";
 import type { Spec } from "./document.ts";
 import { boundsOf, type Estimate } from "./estimates.ts";
 import { type Row, type Section } from "./sections.ts";
-import { meanOf } from "./result_tables.ts";
 
 /** Width of a plot area in pixels. */
 export const WIDTH = 400;
@@ -128,8 +128,8 @@ export function methodColour(lines: readonly Line[], legend: Spec): Spec {
   });
 }
 
-/** Percent of the prunable parameters really removed, mean over seeds. */
-export const removed = (row: Row): number => 100 * meanOf(row, ({ size }) => size.sparsityOfPrunable);
+/** Percent of the budget's resource really removed, mean over seeds. */
+export const removed = (row: Row): number => 100 * realised(row);
 
 const SPREAD_WORDS: Record<Estimate["spreadOf"], string> = {
   seeds: "sample sd over seeds",
@@ -171,6 +171,6 @@ export function describe(row: Row, column: Column, estimate: Estimate): string {
   const { spread, spreadOf, n } = estimate;
   const kind = spreadOf === "stderr" ? "standard error" : `sample sd over ${n} ${spreadOf}`;
   const error = spread === null ? "" : ` ± ${qualityText(column, spread)} (${kind})`;
-  return `${nameOf(row)}, ${removed(row).toFixed(1)} % of prunable removed: ` +
+  return `${nameOf(row)}, ${removed(row).toFixed(1)} % of ${budgetWords({ rows: [row] }).short} removed: ` +
     qualityText(column, estimate.value) + error;
 }

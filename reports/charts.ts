@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { speedsOf } from "./budget.ts";
 import type { Chart } from "./document.ts";
 import { qualityAgainstSparsity } from "./charts_lines.ts";
 import { qualityAgainstSpeed } from "./charts_scatter.ts";
@@ -28,7 +29,7 @@ export function buildCharts(section: Section, prefix = ""): Charts {
   const quality = headline.find(({ kind }) => kind !== "perplexity") ?? headline[0];
   const fast = quality === undefined
     ? []
-    : section.speeds.map((speed) =>
+    : speedsOf(section).map((speed) =>
       qualityAgainstSpeed(section, quality, speed, `${kindOf(quality)}-vs-${speed.name}`)
     );
   const sparse = headline.map((column) => {

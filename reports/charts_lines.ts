@@ -15,6 +15,7 @@ import {
   shell,
   subject,
 } from "./chart_style.ts";
+import { budgetWords, removedPart } from "./budget.ts";
 import type { Column } from "./columns.ts";
 import type { Chart, Spec } from "./document.ts";
 import type { Estimate } from "./estimates.ts";
@@ -80,15 +81,15 @@ export function qualityAgainstSparsity(section: Section, column: Column, name: s
     };
   });
   const bySeed = rows.flatMap((row) =>
-    row.runs.flatMap(({ cell: { seed }, size: { sparsityOfPrunable } }) => {
-      const value = row.values.get(column.key)!.n > 1 ? row.bySeed.get(column.key)?.get(seed) : undefined;
-      return value === undefined ? [] : [{ method: row.label, removed: 100 * sparsityOfPrunable, quality: k * value }];
+    row.runs.flatMap((run) => {
+      const value = row.values.get(column.key)!.n > 1 ? row.bySeed.get(column.key)?.get(run.cell.seed) : undefined;
+      return value === undefined ? [] : [{ method: row.label, removed: 100 * removedPart(run), quality: k * value }];
     })
   );
   const starts = dense ? lines.map(({ label }) => ({ method: label, removed: 0, quality: k * dense.value })) : [];
   const isLog = column.kind === "perplexity";
   const isCut = estimates.some(({ value }) => k * value > high);
-  const x = axis("removed", "prunable parameters removed, %", { zero: true }, { grid: false, tickCount: 6 });
+  const x = axis("removed", `${budgetWords(section).long} removed, %`, { zero: true }, { grid: false, tickCount: 6 });
   const scale = { domain: [low, high], nice: false, clamp: true, ...isLog ? { type: "log" } : { zero: false } };
   const y = axis("quality", qualityTitle(column), scale, { tickCount: 6, ...isLog && { format: "~g" } });
   const color = methodColour(lines, { symbolType: "circle" });

@@ -31,8 +31,9 @@ export interface TableCell {
   spread: string;
   /** 1 best, 2 second best of its level, 0 any other. */
   place: 0 | 1 | 2;
-  /** `*`: clearly better than every other of its level; `≈`: not clearly worse than the best; `?`: in doubt. */
-  sign: "*" | "≈" | "?" | "";
+  /** `*`: clearly better than every other of its level; `≈`: not clearly worse than the best; `?`: in doubt;
+   * `≠`: another time than the one asked for. */
+  sign: "*" | "≈" | "?" | "≠" | "";
   /** What to sort by: a number, or a text; null where the row has no value. */
   sort: number | string | null;
   /** Further lines. */

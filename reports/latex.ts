@@ -34,7 +34,7 @@ export function escapeLatex(text: string): string {
   return [...text.replace(/\s+/g, " ")].map((c) => SPECIAL[c] ?? (c > "\u024f" || c < " " ? "?" : c)).join("");
 }
 
-const SIGN = { "": "", "*": "$^{*}$", "≈": "$^{\\approx}$", "?": "$^{?}$" };
+const SIGN = { "": "", "*": "$^{*}$", "≈": "$^{\\approx}$", "?": "$^{?}$", "≠": "$^{\\neq}$" };
 
 function cellText({ text, spread, place, sign }: TableCell): string {
   const value = escapeLatex(text);

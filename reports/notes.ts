@@ -2,6 +2,7 @@
  *
  * @module
  */
+import { budgetsOf, budgetWords, MOST_OFF } from "./budget.ts";
 import type { ResultTableId, TableCell, TableRow } from "./document.ts";
 import { unique } from "./format.ts";
 import { type Section } from "./sections.ts";
@@ -23,6 +24,7 @@ export function legend(id: ResultTableId, rows: readonly TableRow[]): string[] {
     [has(({ sign }) => sign === "*"), "* clearly better than every other method of its level"],
     [has(({ sign }) => sign === "≈"), "≈ not clearly worse than the best"],
     [has(({ sign }) => sign === "?"), "? speed-up in doubt: its error interval contains 1, or spans a factor of 4"],
+    [has(({ sign }) => sign === "≠"), `≠ the model's time is more than ${100 * MOST_OFF} % off the one asked for`],
   ];
   return signs.flatMap(([shown, text]) => shown ? [`${text}.`] : []);
 }
@@ -31,6 +33,9 @@ function qualityNotes(section: Section, rows: readonly TableRow[]): string[] {
   const seeds = unique(section.runs.map(({ cell }) => cell.seed));
   const means = section.columns.filter(({ kind }) => kind === "mean-accuracy");
   return [
+    ...budgetsOf(section).every((budget) => budget === "parameters")
+      ? []
+      : [`Met: removed percent of the ${budgetWords(section).long}; times are those of turns with the dense model.`],
     "Removed: percent of the prunable parameters, and of the whole model, as measured.",
     ...seeds.length === 1 ? [`Each cell has one seed (${seeds.join("")}): the spread between seeds is unknown.`] : [],
     "The best of each level is bold, the second best underlined.",

@@ -4,6 +4,7 @@
  * @module
  */
 import { mean } from "../core/util/stats.ts";
+import { budgetsOf, budgetWords, metBudget, MOST_OFF, speedsOf } from "./budget.ts";
 import type { Column } from "./columns.ts";
 import { type ResultTableId, type TableBlock, type TableCell, type TableColumn, textCell } from "./document.ts";
 import { count, level, mebibytes, NO_VALUE, operations, percent, seconds, unique, withSpread } from "./format.ts";
@@ -53,10 +54,21 @@ function uniformWords({ runs }: Row): string {
 }
 
 const METHOD = strip(["method", "method", "", 0], ({ label }) => textCell(label, label), { numeric: false });
-const ASKED = strip(
-  ["asked", "asked", "of prunable", 0],
-  (row) => textCell(isDense(row) || row.cell.checkpoint ? NO_VALUE : level(row.asked), row.asked),
-);
+const askedStrip = (section: Section): Strip =>
+  strip(
+    ["asked", "asked", `of ${budgetWords(section).short}`, 0],
+    (row) => textCell(isDense(row) || row.cell.checkpoint ? NO_VALUE : level(row.asked), row.asked),
+  );
+/** What was met of budgets other than parameters. */
+function metStrips(section: Section): Strip[] {
+  const budgets = budgetsOf(section);
+  if (budgets.every((budget) => budget === "parameters")) return [];
+  return [strip(["met", "met, %", `of ${budgetWords(section).short}`, 1], (row) => {
+    const met = isDense(row) || row.cell.checkpoint ? undefined : metBudget(row, section.speeds);
+    if (met === undefined) return textCell(NO_VALUE);
+    return { ...textCell(percent(met.part), met.part), ...Math.abs(met.off) > MOST_OFF && { sign: "≠" as const } };
+  })];
+}
 const REMOVED = strip(["realised", "removed, %", "prunable / model", 1], (row) => {
   const prunable = meanOf(row, ({ size }) => size.sparsityOfPrunable);
   return textCell(`${percent(prunable)} / ${percent(meanOf(row, ({ size }) => size.sparsityOfModel))}`, prunable);
@@ -116,8 +128,9 @@ const hasSeveralSeeds = ({ rows }: Section) =>
   rows.some(({ seeds, failures, runs }) => seeds.length > 1 || failures.length > 0 && runs.length > 0);
 
 /** Method and level come first in every table: a failed row has nothing but these. */
-function assemble({ rows }: Section, rest: Strip[]): Table {
-  const strips = [METHOD, ASKED, ...rest];
+function assemble(section: Section, rest: Strip[]): Table {
+  const { rows } = section;
+  const strips = [METHOD, askedStrip(section), ...rest];
   const groups = Map.groupBy(rows.filter((row) => !isDense(row)), ({ asked }) => asked);
   return {
     columns: strips.map(({ cell: _, ...column }) => column),
@@ -157,7 +170,10 @@ const STRIPS: Record<ResultTableId, (section: Section, ranks: Ranking[]) => Stri
       accuracies.find(({ kind }) => kind === "mean-accuracy") ?? accuracies[0],
     ];
     if (columns.length === 0) return [];
+    const [timed] = budgetsOf(section).some((budget) => budget.endsWith("-ms")) ? speedsOf(section) : [];
     return [
+      ...metStrips(section),
+      ...timed ? speedStrips(section, timed, true).slice(1) : [],
       REMOVED,
       ...columns.map((column) => qualityStrip(column, ranks, headline.includes(column))),
       ...hasSeveralSeeds(section) ? [SEEDS] : [],
@@ -165,7 +181,13 @@ const STRIPS: Record<ResultTableId, (section: Section, ranks: Ranking[]) => Stri
   },
   size: (section) => {
     const speeds = section.columns.filter(({ kind }) => kind === "throughput");
-    return [REMOVED, ...SIZES, ...speeds.flatMap((column, i) => speedStrips(section, column, i === 0)), UNIFORM];
+    return [
+      ...metStrips(section),
+      REMOVED,
+      ...SIZES,
+      ...speeds.flatMap((column, i) => speedStrips(section, column, i === 0)),
+      UNIFORM,
+    ];
   },
   cost: (section) => [
     meanStrip(["prune-seconds", "pruning", "s", 1], ({ timings }) => timings.pruneS, seconds),

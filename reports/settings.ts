@@ -4,7 +4,6 @@
  */
 import { corpusLabel, settingWords } from "../core/schema/cell_names.ts";
 import {
-  type Budget,
   type Cell,
   type DoneRecord,
   ofTask,
@@ -13,6 +12,7 @@ import {
   type TrainingReport,
 } from "../core/schema/schema.ts";
 import { counted } from "../core/util/words.ts";
+import { BUDGET_WORDS } from "./budget.ts";
 import { baseName } from "./format.ts";
 
 /** A name and a text. */
@@ -149,14 +149,6 @@ const unitWords = ({ cell: { units, ffnMultiple, dropLayers } }: Subject): strin
   (dropLayers === undefined ? "" : `${counted(dropLayers, "layer")}, then `) +
   units.map((unit) => UNIT_WORDS[unit === "layers" ? "layer" : unit]).join(" and ") +
   (ffnMultiple === 1 ? "" : `, FFN widths in multiples of ${ffnMultiple}`);
-
-/** What the sparsity is a part of. */
-export const BUDGET_WORDS: Record<Budget, string> = {
-  "parameters": "prunable parameters",
-  "macs": "multiply-accumulates of the layers",
-  "prefill-ms": "prefill time of the layers",
-  "decode-ms": "decoding time of the layers",
-};
 
 const budgetWords = ({ cell: { budget, latency } }: Subject): string =>
   budget === undefined

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { mean } from "../core/util/stats.ts";
+import { realised } from "./budget.ts";
 import type { Column } from "./columns.ts";
 import { clearSign, type Comparison, corrected, pairedTest } from "./paired_tests.ts";
 import { isDense, type Row, type Section } from "./sections.ts";
@@ -51,9 +51,6 @@ function rankedRows(section: Section, column: Column, asked: number): { asked: n
   const [best, ...others] = valued.sort((a, b) => a.merit - b.merit).map(({ row }) => row);
   return best === undefined ? [] : [{ asked, best, others }];
 }
-
-/** Fraction of the prunable parameters that a row really removed. */
-const realised = ({ runs }: Row): number => mean(runs.map(({ size }) => size.sparsityOfPrunable));
 
 /** Whether a row removed less than another, by a point or more, and so had the easier task. */
 export const removedLess = (own: Row, other: Row): boolean => realised(other) - realised(own) >= 0.01;

@@ -5,6 +5,7 @@
 import { corpusLabel } from "../core/schema/cell_names.ts";
 import type { DatasetUse, DoneRecord } from "../core/schema/schema.ts";
 import { counted } from "../core/util/words.ts";
+import { budgetWords, realised } from "./budget.ts";
 import { count, level, listed, percent, unique } from "./format.ts";
 import { type Section } from "./sections.ts";
 import { amountWords, commitWords, trainingAsked, trainingDone } from "./settings.ts";
@@ -34,11 +35,11 @@ function limitedWords({ columns }: Section): string[] {
 /** Levels at which methods did not remove the same fraction, which makes their qualities unequal tests. */
 function realisedWords(section: Section): string[] {
   return byLevel(section).flatMap(([asked, rows]) => {
-    const realised = rows.map((row) => meanOf(row, ({ size }) => size.sparsityOfPrunable));
-    const [low, high] = [Math.min(...realised), Math.max(...realised)];
+    const parts = rows.map(realised);
+    const [low, high] = [Math.min(...parts), Math.max(...parts)];
     return high - low < 0.01 ? [] : [
-      `At ${level(asked)} asked, methods really removed ${percent(low)} to ${percent(high)} % of the prunable ` +
-      "parameters. A method that removed less has an advantage.",
+      `At ${level(asked)} asked, methods really removed ${percent(low)} to ${percent(high)} % of the ` +
+      `${budgetWords(section).long}. A method that removed less has an advantage.`,
     ];
   });
 }

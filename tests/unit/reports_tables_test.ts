@@ -196,3 +196,25 @@ Deno.test("configurationFacts() names the file that a method comes from, and its
   const facts = configurationFacts(sectionOf([record]));
   assertEquals(facts.find(({ name }) => name === "mine")?.text, "no options; from mine.ts, sha256 abababababab");
 });
+
+Deno.test("a budget in time shows what was measured, and marks what is more than 5 % off", () => {
+  // Layers take 80 of 100 ms; without 30 % of them 76 ms are left.
+  const timed = (method: string, ms: number): CellRecord => {
+    const record = doneRecord({ method, sparsity: 0.3 });
+    const throughput = record.throughput.map((result) => ({
+      ...result,
+      ...{ samplesMs: [ms, 1.1 * ms], denseSamplesMs: [100, 110] },
+    }));
+    const cell = { ...record.cell, budget: "decode-ms" as const };
+    return { ...record, cell, throughput, budget: { whole: 80, asked: 56, left: 55, rest: 20 } };
+  };
+  const text = toMarkdown(report([doneRecord(), timed("random", 76), timed("flap", 78), timed("obs", 81)]));
+  assertStringIncludes(
+    text,
+    "| asked<br>of decoding time | met, %<br>of decoding time | speed-up ↑<br>tg128, × dense |",
+  );
+  for (const row of ["random | 30 % | 30.0 |", "flap | 30 % | 27.5 |", "obs | 30 % | 23.8\u00a0≠ |"]) {
+    assertStringIncludes(text, row);
+  }
+  assertStringIncludes(text, "decoding time of the layers");
+});

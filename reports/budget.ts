@@ -1,0 +1,81 @@
+/** Asked and met budgets: what sparsities are a part of, and whether measured times are what was asked.
+ *
+ * @module
+ */
+import { mean } from "../core/util/stats.ts";
+import type { Budget, DoneRecord } from "../core/schema/schema.ts";
+import type { Column } from "./columns.ts";
+import type { Row, Section } from "./sections.ts";
+
+/** What the sparsity is a part of. */
+export const BUDGET_WORDS: Record<Budget, string> = {
+  "parameters": "prunable parameters",
+  "macs": "multiply-accumulates of the layers",
+  "prefill-ms": "prefill time of the layers",
+  "decode-ms": "decoding time of the layers",
+};
+
+/** For the second line of a header. */
+const SHORT: Record<Budget, string> = {
+  "parameters": "prunable",
+  "macs": "MACs",
+  "prefill-ms": "prefill time",
+  "decode-ms": "decoding time",
+};
+
+/** The budgets of a section's pruned rows. */
+export const budgetsOf = ({ rows }: Pick<Section, "rows">): Budget[] => [
+  ...new Set(
+    rows.filter(({ methodId, cell }) => methodId !== null && !cell.checkpoint)
+      .map(({ cell }): Budget => cell.budget ?? "parameters"),
+  ),
+];
+
+/** What the levels of a section are parts of, in a header and in a sentence. */
+export function budgetWords(section: Pick<Section, "rows">): { short: string; long: string } {
+  const [budget = "parameters", ...others] = budgetsOf(section);
+  return others.length > 0
+    ? { short: "the budget", long: "budgets" }
+    : { short: SHORT[budget], long: BUDGET_WORDS[budget] };
+}
+
+/** Part of its budget's resource that a run removed, by count or by the table of times. */
+export const removedPart = ({ size, budget }: DoneRecord): number =>
+  budget ? 1 - budget.left / budget.whole : size.sparsityOfPrunable;
+
+/** Part of its budget's resource that a row removed, mean over seeds. */
+export const realised = ({ runs }: Row): number => mean(runs.map(removedPart));
+
+/** The timed pass that a budget in time is about. */
+const PASS: Partial<Record<Budget, string>> = { "prefill-ms": "pp", "decode-ms": "tg" };
+
+/** Columns of throughput: first the one that the section's budget in time is about. */
+export function speedsOf(section: Pick<Section, "rows" | "speeds">): Column[] {
+  const passes = budgetsOf(section).map((budget) => PASS[budget]);
+  const isAsked = ({ name }: Column) => passes.some((pass) => pass !== undefined && name.startsWith(pass));
+  return section.speeds.toSorted((a, b) => Number(isAsked(b)) - Number(isAsked(a)));
+}
+
+/** A budget that was met, or not quite. */
+export interface Met {
+  /** Removed part of the resource: measured in turns with the dense model for times, counted for the others. */
+  part: number;
+  /** How far the model's time, layers and rest, is above the one asked for, as a part of it; 0 for counts. */
+  off: number;
+}
+
+/** From what share on a time is marked as another than the one asked for. */
+export const MOST_OFF = 0.05;
+
+/** What a row has of its budget; undefined where a budget in time was not timed. */
+export function metBudget({ cell, runs, speedUps }: Row, speeds: readonly Column[]): Met | undefined {
+  const [budget] = runs.flatMap(({ budget }) => budget ?? []);
+  const pass = PASS[cell.budget ?? "parameters"];
+  if (budget === undefined || pass === undefined) return { part: mean(runs.map(removedPart)), off: 0 };
+  const column = speeds.find(({ name }) => name.startsWith(pass));
+  const speedUp = column && speedUps.get(column.key);
+  if (speedUp === undefined) return undefined;
+  const { whole, rest, asked } = budget;
+  const total = (whole + rest) / speedUp.value;
+  return { part: 1 - (total - rest) / whole, off: total / (asked + rest) - 1 };
+}
