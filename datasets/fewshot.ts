@@ -10,7 +10,7 @@ import { createPythonRandom } from "../core/util/python_random.ts";
 import type { Example } from "./define.ts";
 
 /** The harness's default `--seed` for few-shot examples. */
-const FEWSHOT_SEED = 1234;
+export const FEWSHOT_SEED = 1234;
 /** The split of the solved examples. */
 export const FEWSHOT_SPLIT = "train";
 const DELIMITER = "\n\n";

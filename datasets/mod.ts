@@ -56,6 +56,9 @@ export function addFileTasks(definitions: readonly TaskDefinition[]): void {
   }
 }
 
+/** The task `id` of a file. */
+export const findFileTask = (id: string): FileTask | undefined => fileTasks.get(id);
+
 /** The task `id` of a file or of this program.
  * @throws {UsageError} when there is none, with the nearest name. */
 export function anyTask(id: string): AnyTask {

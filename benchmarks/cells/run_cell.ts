@@ -12,9 +12,9 @@ import { classifyError, isDiskFull } from "../../core/schema/failure.ts";
 import { type DoneRecord, type FailedRecord, SCHEMA_VERSION } from "../../core/schema/schema.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { anyTask, getCorpus } from "../../datasets/mod.ts";
-import { type CellSamples, writeSamples } from "../records/lm_eval_files.ts";
+import { type CellSamples, writeLmEvalFiles } from "../records/lm_eval_files.ts";
 import { lmEvalDocuments, type LmEvalSample, lmEvalSamples } from "../records/lm_eval_samples.ts";
-import { isComplete, missingMeasurements, withoutThroughput } from "../records/measured.ts";
+import { askedResults, isComplete, missingMeasurements, withoutThroughput } from "../records/measured.ts";
 import { doneRecord, runPaths, writeRecord } from "../records/store.ts";
 import { type CellEvent, type CellJob, cellJobSchema } from "./job.ts";
 import { type CellHost, measureCell } from "./measure.ts";
@@ -39,14 +39,14 @@ function report(phase: string): void {
   console.error(`${new Date().toISOString()} ${phase}`);
 }
 
-/** Writes logged examples before the record, so that a finished cell has them. A full disk does not cost the measured
- * numbers. */
-function logSamples(out: string, record: DoneRecord, samples: CellSamples): void {
+/** Writes the results as lm-evaluation-harness does, before the record, so that a finished cell has them. A full disk
+ * does not cost the measured numbers. */
+function writeLmEval(out: string, record: DoneRecord, samples: CellSamples): void {
   try {
-    writeSamples(runPaths(out).lmEval, record, samples);
+    writeLmEvalFiles(runPaths(out).lmEval, record, samples);
   } catch (error) {
     if (!isDiskFull(error)) throw error;
-    report(`the examples could not be written: ${(error as Error).message}`);
+    report(`the files for lm-evaluation-harness's readers could not be written: ${(error as Error).message}`);
   }
 }
 
@@ -79,7 +79,8 @@ async function recordCell(job: CellJob, before: DoneRecord | undefined): Promise
     const lacksTimes = before !== undefined && isComplete(withoutThroughput(cell), before, job);
     const measured = lacksTimes ? await timeCell(own, host, before) : await measureCell(own, host, before);
     const record: DoneRecord = { ...measured, ...head, seconds: seconds(), state: "done" };
-    logSamples(out, record, samples);
+    const asked = askedResults(record, cell, hashes, job.taskGroups ?? []);
+    writeLmEval(out, { ...asked, throughput: record.throughput }, samples);
     writeRecord(out, record);
   } catch (error) {
     console.error(error);

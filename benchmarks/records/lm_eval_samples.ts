@@ -98,3 +98,8 @@ export function lmEvalDocuments(field: string, scored: readonly ScoredDocument[]
     })
   );
 }
+
+/** The hash of a task's samples in a results file. */
+export function samplesHash(samples: readonly LmEvalSample[]): string {
+  return sha256(samples.map((sample) => sample.doc_hash + sample.prompt_hash + sample.target_hash).join(""));
+}

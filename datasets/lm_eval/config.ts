@@ -79,7 +79,7 @@ const METRICS: Readonly<Record<OutputType, readonly MetricName[]>> = {
   loglikelihood_rolling: ["word_perplexity", "byte_perplexity", "bits_per_byte"],
 };
 /** The supported aggregation of each metric. */
-const AGGREGATIONS: Readonly<Record<MetricName, string>> = {
+export const AGGREGATIONS: Readonly<Record<MetricName, string>> = {
   acc: "mean",
   acc_norm: "mean",
   acc_bytes: "mean",

@@ -1,10 +1,10 @@
 /** What `bench run` writes besides records: lm-evaluation-harness's files, few-shot scores. */
-import { assert, assertAlmostEquals, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { at } from "../../core/util/indexing.ts";
 import { readRecords, runPaths } from "../../benchmarks/records/store.ts";
 import { refused, succeed } from "../support/bench_process.ts";
-import { take } from "../support/values.ts";
+import { known, take } from "../support/values.ts";
 import { folderTest } from "../support/weights_fixture.ts";
 
 const FIXTURES = join(import.meta.dirname!, "../../datasets/fixtures");
@@ -21,7 +21,7 @@ function onlyCell(out: string) {
   return { record, files: files.map((name) => ({ name, text: Deno.readTextFileSync(join(folder, name)) })) };
 }
 
-folderTest("bench run --log-samples writes samples with few-shot prompts", async (folder) => {
+folderTest("bench run --log-samples writes results, samples, few-shot prompts and continuations", async (folder) => {
   const data = join(folder, "data");
   Deno.mkdirSync(data);
   Deno.copyFileSync(join(FIXTURES, "wikitext-test.jsonl"), join(data, "wikitext-test.jsonl"));
@@ -32,8 +32,8 @@ folderTest("bench run --log-samples writes samples with few-shot prompts", async
   const measured = "--tasks arc_easy --perplexity wikitext:c:64 --num-fewshot 2 --log-samples".split(" ");
   await succeed(...DENSE, ...measured, "--data", data, "--out", out);
   const { record, files } = onlyCell(out);
-  assertEquals(files.length, 2);
-  const [samples, documents] = take(files, 2);
+  assertEquals(files.length, 3);
+  const [results, samples, documents] = take(files, 3);
 
   const lines = samples.text.trimEnd().split("\n").map((line) => JSON.parse(line));
   const task = at(record.tasks, 0);
@@ -44,16 +44,22 @@ folderTest("bench run --log-samples writes samples with few-shot prompts", async
   for (const { arguments: { gen_args_0: { arg_0: prompt } } } of lines) {
     assertEquals(prompt.split("\n\n").length, 3, "two solved examples and the question");
   }
+  const written = JSON.parse(results.text);
+  assertEquals(written.results.arc_easy["acc,none"], known(task.metrics.acc).value);
+  assertEquals([written["n-shot"].arc_easy, written.config.fewshot_seed], [2, 1234]);
+  assertEquals(Object.keys(written.task_hashes).sort(), ["arc_easy", "wikitext"]);
   const pages = documents.text.trimEnd().split("\n").map((line) => JSON.parse(line));
   assertEquals(pages.map(({ word_perplexity: [, words] }) => words), [27, 26, 17]);
   const nll = pages.reduce((sum, { word_perplexity: [logLikelihood] }) => sum - logLikelihood, 0);
-  assertAlmostEquals(Math.exp(nll / 70), at(record.perplexity, 0).perplexity, 1e-9);
+  assertAlmostEquals(Math.exp(nll / 70), written.results.wikitext["word_perplexity,none"], 1e-9);
 });
 
 folderTest("bench run writes no samples unless asked, and says which cells lack them later", async (out) => {
   const flags = [...DENSE, "--tasks", "tiny-facts", "--limit", "5", "--out", out];
   await succeed(...flags);
-  assertThrows(() => Deno.statSync(runPaths(out).lmEval), Deno.errors.NotFound);
+  const { record, files } = onlyCell(out);
+  assertEquals(files.length, 1);
+  assertEquals(JSON.parse(at(files, 0).text).pruning.id, record.id);
   const { stderr } = await succeed(...flags, "--log-samples");
   assertStringIncludes(stderr, "1 finished cell ran without --log-samples");
 });

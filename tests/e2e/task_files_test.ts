@@ -88,6 +88,10 @@ folderTest("--task-file runs tasks of all types and groups; a changed file is me
   const total = rolled.reduce((sum, [value]) => sum + value, 0);
   assertAlmostEquals(whole.metrics.bits_per_byte?.value ?? NaN, -total / bytes / Math.LN2, 1e-9);
 
+  const [results = ""] = [...Deno.readDirSync(lmEval)].flatMap(({ name }) => name.startsWith("results_") ? name : []);
+  const { configs } = JSON.parse(Deno.readTextFileSync(join(lmEval, results)));
+  assertEquals([configs.facts.doc_to_target, configs.facts.metric_list], ["gold", [{ metric: "acc" }]]);
+
   const csv = Deno.readTextFileSync(join(out, "report/comparison.csv"));
   for (const column of ["facts", "last", "whole", "both"]) assertStringIncludes(csv, column);
 
@@ -105,10 +109,14 @@ folderTest("--task-file runs tasks of all types and groups; a changed file is me
   assert(definitions.some((sha256) => sha256 !== undefined && sha256 !== last.definition?.sha256));
   writeFiles(tasks);
 
+  // Each set of files for lm-evaluation-harness's readers holds the results of one limit.
+  const known = new Set([...Deno.readDirSync(lmEval)].map(({ name }) => name));
   await run("--tasks", "last", "--limit", "2");
-  const limited = doneCells(out).flatMap(({ tasks }) => tasks.map(({ task, samples }) => [task, samples.effective]));
-  assertEquals(limited.at(-1), ["last", 2]);
-  // Each group holds the results of one limit, also one that is asked for when its tasks were measured already.
+  const [file = ""] = [...Deno.readDirSync(lmEval)].map(({ name }) => name)
+    .filter((name) => name.startsWith("results_") && !known.has(name));
+  const written = JSON.parse(Deno.readTextFileSync(join(lmEval, file)));
+  assertEquals(written["n-samples"], { last: { original: last.samples.original, effective: 2 } });
+  // So does each group, also one that is asked for when its tasks were measured already.
   const groupsOf = () => doneCells(out).map(({ groups }) => groups?.map(({ metrics }) => metrics));
   assertEquals(groupsOf(), [undefined]);
   await run("--tasks", "both", "--limit", "2");

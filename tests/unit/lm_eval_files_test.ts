@@ -2,10 +2,16 @@ import { fileURLToPath } from "node:url";
 import { assertEquals, assertMatch } from "@std/assert";
 import { take } from "../support/values.ts";
 import { at } from "../../core/util/indexing.ts";
-import { lmEvalStamp, sanitizeModelName, writeSamples } from "../../benchmarks/records/lm_eval_files.ts";
-import { lmEvalDocuments, lmEvalSamples } from "../../benchmarks/records/lm_eval_samples.ts";
+import {
+  lmEvalResults,
+  lmEvalStamp,
+  sanitizeModelName,
+  writeLmEvalFiles,
+} from "../../benchmarks/records/lm_eval_files.ts";
+import { lmEvalDocuments, lmEvalSamples, samplesHash } from "../../benchmarks/records/lm_eval_samples.ts";
 import { measureTask } from "../../benchmarks/evaluation/tasks.ts";
 import { createScorer, type Scorer } from "../../benchmarks/evaluation/scorer.ts";
+import type { DoneRecord } from "../../core/schema/schema.ts";
 import { getTask } from "../../datasets/mod.ts";
 import { doneRecord } from "../support/reports_fixture.ts";
 import { fakeModel, fakeTokenizer } from "../support/scoring_fakes.ts";
@@ -68,14 +74,64 @@ Deno.test("lmEvalStamp() and sanitizeModelName() name files as lm-evaluation-har
   assertEquals(sanitizeModelName("org/a model:[x]?"), "org__a model__x__");
 });
 
-folderTest("writeSamples() writes the logged examples of a cell", async (folder) => {
+const documents = { words: 10, bytes: 50, wordPerplexity: 5.5, bytePerplexity: 1.6, bitsPerByte: 0.68 };
+
+/** A record with one scored task and one perplexity per protocol. */
+async function record(): Promise<DoneRecord> {
   const done = doneRecord({ method: "flap", sparsity: 0.25, seed: 3 });
+  const { result } = await measure("openbookqa", [-1, -2, -2, -2, -1, -2, -2, -2, -1, -2, -2, -2]);
+  const perplexity = at(done.perplexity, 0);
+  return {
+    ...done,
+    tasks: [{ ...result, samples: { original: 500, effective: 3 } }],
+    perplexity: [perplexity, { ...perplexity, corpus: "wikitext", protocol: "c", windows: 62, documents }],
+  };
+}
+
+/** Parts of a results file that this test looks into. */
+type Part = "results" | "higher_is_better" | "n-samples" | "configs" | "config" | "pruning";
+
+Deno.test("lmEvalResults() has the keys of a results file in their order, and ours under one", async () => {
+  const done = await record();
+  const results = lmEvalResults(done) as Record<string, unknown> & Record<Part, Record<string, unknown>>;
+  const keys = "results group_subtasks configs versions n-shot higher_is_better n-samples config git_hash date " +
+    "pretty_env_info transformers_version lm_eval_version upper_git_hash task_hashes model_source model_name " +
+    "model_name_sanitized system_instruction system_instruction_sha fewshot_as_multiturn chat_template " +
+    "chat_template_sha total_evaluation_time_seconds pruning";
+  assertEquals(Object.keys(results), keys.split(" "));
+  // By length the long third answer of the first record comes before the right one.
+  const entry = (name: string, sample_len: number, stderr: number | string, values: Record<string, number>) => {
+    const metrics = Object.entries(values).map(([metric, value]) => ({
+      ...{ [`${metric},none`]: value, [`${metric}_stderr,none`]: stderr },
+    }));
+    return Object.assign({ name, alias: name, sample_len }, ...metrics);
+  };
+  const accuracies = { acc: 2 / 3, acc_norm: 1 / 3, acc_bytes: 1 / 3 };
+  assertEquals(results.results.openbookqa, entry("openbookqa", 3, 0.33333333333333337, accuracies));
+  const perplexities = { word_perplexity: 5.5, byte_perplexity: 1.6, bits_per_byte: 0.68 };
+  assertEquals(results.results.wikitext, entry("wikitext", 62, "N/A", perplexities));
+  assertEquals(Object.keys(results.results), ["openbookqa", "wikitext"]);
+  assertEquals(results.versions, { openbookqa: 1, wikitext: 2 });
+  assertEquals(results["n-shot"], { openbookqa: 0, wikitext: 0 });
+  const lower = { word_perplexity: false, byte_perplexity: false, bits_per_byte: false };
+  assertEquals(results.higher_is_better.wikitext, lower);
+  assertEquals(results["n-samples"].openbookqa, { original: 500, effective: 3 });
+  assertEquals((results.configs.openbookqa as { dataset_path: string }).dataset_path, "allenai/openbookqa");
+  assertEquals(results.config.model_num_parameters, done.size.parameters);
+  assertEquals(typeof results.total_evaluation_time_seconds, "string");
+  assertEquals((results.pruning.cell as { sparsity: number }).sparsity, 0.25);
+});
+
+folderTest("writeLmEvalFiles() writes results and samples of a cell side by side", async (folder) => {
+  const done = await record();
   const { scored } = await measure("openbookqa", [], 2);
   const lines = lmEvalSamples(getTask("openbookqa"), scored);
-  const written = writeSamples(folder, done, new Map([["openbookqa", lines]]));
-  assertEquals(written.length, 1);
-  const path = at(written, 0);
-  assertMatch(path, /\/flap-0\.25-s3-[^/]+\/samples_openbookqa_\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.\d{6}\.jsonl$/);
-  assertEquals((await Deno.readTextFile(path)).trimEnd().split("\n").map((line) => JSON.parse(line)), lines);
-  assertEquals(writeSamples(folder, done, new Map([["openbookqa", lines]])), [path]);
+  const written = writeLmEvalFiles(folder, done, new Map([["openbookqa", lines]]));
+  assertEquals(written.length, 2);
+  const [results, samples] = take(written, 2);
+  assertMatch(results, /\/flap-0\.25-s3-[^/]+\/results_\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.\d{6}\.json$/);
+  assertEquals(samples, results.replace("results_", "samples_openbookqa_").replace(/json$/, "jsonl"));
+  assertEquals((await Deno.readTextFile(samples)).trimEnd().split("\n").map((line) => JSON.parse(line)), lines);
+  assertEquals(JSON.parse(await Deno.readTextFile(results)).task_hashes, { openbookqa: samplesHash(lines) });
+  assertEquals(writeLmEvalFiles(folder, done, new Map([["openbookqa", lines]])), [results, samples]);
 });
