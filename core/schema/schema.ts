@@ -59,6 +59,8 @@ export const PAPER_TABLES = [
   "llm-pruner-20",
   "llm-pruner-50",
   "flap",
+  "gisp",
+  "multipruner",
   "sheared-llama",
   "maskprune-llama-7b",
   "maskprune-llama2-7b",

@@ -82,12 +82,17 @@ function toyTensors(config: DecoderConfig): Map<string, Float32Array> {
   );
 }
 
-/** A method with the hidden size and channels that Sheared-LLaMA's options name in proportion to the small model. */
+/** Options that a small model has otherwise: Sheared-LLaMA's widths in proportion, and few removals. */
+const SCALED: Record<string, (value: unknown) => unknown> = {
+  targetHidden: (value) => Number(value) / 64,
+  targetFfn: (value) => Number(value) / 64,
+  steps: () => 2,
+  uniform: () => true,
+  layers: () => 0.2,
+};
+
 function scaled({ id, options }: RunConfig["methods"][number]): RunConfig["methods"][number] {
-  const entries = Object.entries(options).map(([name, value]): [string, unknown] => [
-    name,
-    name === "targetHidden" || name === "targetFfn" ? Number(value) / 64 : value,
-  ]);
+  const entries = Object.entries(options).map(([name, value]) => [name, SCALED[name] ? SCALED[name](value) : value]);
   return { id, options: Object.fromEntries(entries) };
 }
 
@@ -204,7 +209,7 @@ for (const name of paperPresets) {
         engine: "wasm",
         limit: 2,
         sparsity: asked.sparsity.slice(0, 1),
-        perplexity: asked.perplexity.map((choice) => ({ ...choice, maxWindows: 2 })),
+        perplexity: asked.perplexity.map((choice) => ({ ...choice, windowTokens: 128, maxWindows: 2 })),
         calibration: { ...asked.calibration!, sequences: 2, tokens: 32 },
         ...asked.training && { training: { ...asked.training, steps: 4, batch: 2, tokens: 16, microBatch: 1 } },
         ...asked.throughput && { throughput: { prefillTokens: 16, decodeTokens: 4, batch: 1, repeats: 2 } },
