@@ -34,26 +34,26 @@ class Helpers {
     return *helpers;
   }
 
-  // Calls job(context, worker) once for every worker below `threads`, worker 0 on the calling thread. One call at a time: a
-  // second one, from another thread or from within a job, runs all workers itself.
+  // Calls job(context, worker) on the calling thread, as worker 0, and on up to `threads` - 1 helpers that come before it
+  // is done there, each with a worker below `threads` of its own. So the job must be complete when one worker returns, and a
+  // helper that has no processor is not waited for. One call at a time: a second one, from another thread or from within a
+  // job, runs alone.
   void run(int threads, Job job, void* context) {
     std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
-    if (!turn.owns_lock() || threads < 2) {
-      for (int worker = 0; worker < threads; worker++) job(context, worker);
-      return;
-    }
-    while (started_ < threads - 1) std::thread(&Helpers::work, this, ++started_, round_.load()).detach();
+    if (!turn.owns_lock() || threads < 2) return job(context, 0);
+    for (; started_ < threads - 1; started_++) std::thread(&Helpers::work, this, round_.load()).detach();
     job_ = job;
     context_ = context;
-    threads_ = threads;
-    busy_.store(started_, std::memory_order_relaxed);
+    done_.store(0, std::memory_order_relaxed);
+    seats_.store(threads - 1, std::memory_order_release);
     {
       std::lock_guard<std::mutex> lock(sleep_);
       round_.fetch_add(1, std::memory_order_release);
     }
     wake_.notify_all();
     job(context, 0);
-    for (int spins = 0; busy_.load(std::memory_order_acquire) > 0; spins++) {
+    const int taken = threads - 1 - seats_.exchange(0, std::memory_order_acq_rel);
+    for (int spins = 0; done_.load(std::memory_order_acquire) < taken; spins++) {
       spins < kSpins ? relax() : std::this_thread::yield();
     }
   }
@@ -61,25 +61,29 @@ class Helpers {
  private:
   static constexpr int kSpins = 2000;
 
-  void work(int worker, uint64_t seen) {
+  void work(uint64_t seen) {
     for (;;) {
       for (int spins = 0; spins < kSpins && round_.load(std::memory_order_acquire) == seen; spins++) relax();
       if (round_.load(std::memory_order_acquire) == seen) {
         std::unique_lock<std::mutex> lock(sleep_);
         wake_.wait(lock, [&] { return round_.load(std::memory_order_acquire) != seen; });
       }
-      // The caller waits for every helper, so no round is missed.
-      seen++;
-      if (worker < threads_) job_(context_, worker);
-      busy_.fetch_sub(1, std::memory_order_release);
+      seen = round_.load(std::memory_order_acquire);
+      // The number of the seat is the worker's. A job that is done has none left.
+      int seat = seats_.load(std::memory_order_acquire);
+      while (seat > 0 && !seats_.compare_exchange_weak(seat, seat - 1, std::memory_order_acq_rel)) {
+      }
+      if (seat == 0) continue;
+      job_(context_, seat);
+      done_.fetch_add(1, std::memory_order_release);
     }
   }
 
   std::mutex turn_, sleep_;
   std::condition_variable wake_;
   std::atomic<uint64_t> round_{0};
-  std::atomic<int> busy_{0};
-  int started_ = 0, threads_ = 0;
+  std::atomic<int> seats_{0}, done_{0};
+  int started_ = 0;
   Job job_ = nullptr;
   void* context_ = nullptr;
 };
