@@ -6,6 +6,7 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
+import { currentEngine } from "./engine.ts";
 import { decoderOp } from "./native_ops.ts";
 import { batchMatMul, matMul2d, withGradient } from "./ops.ts";
 
@@ -180,8 +181,9 @@ function attendGradients(
   };
 }
 
-function sizes({ batch, kvGroups, queryHeadsPerGroup }: AttentionLayout) {
+function attributes({ batch, kvGroups, queryHeadsPerGroup }: AttentionLayout) {
   return {
+    rounded: { integer: Number(currentEngine().arithmetic === "fast") },
     batch: { integer: batch },
     groups: { integer: kvGroups },
     heads_per_group: { integer: queryHeadsPerGroup },
@@ -195,10 +197,10 @@ function nativeAttention(packed: tf.Tensor2D, layout: AttentionLayout & { segmen
     { packed },
     () => {
       const inputs = [packed, tables.cos, tables.sin, segments];
-      const [out, logSums] = decoderOp("Attention", inputs, 2, sizes(layout));
+      const [out, logSums] = decoderOp("Attention", inputs, 2, attributes(layout));
       return { out, saved: [...inputs, out, logSums] };
     },
-    (dy, saved) => ({ packed: () => decoderOp("AttentionGradient", [...saved, dy], 1, sizes(layout))[0] }),
+    (dy, saved) => ({ packed: () => decoderOp("AttentionGradient", [...saved, dy], 1, attributes(layout))[0] }),
   ) as tf.Tensor2D;
 }
 

@@ -2,7 +2,7 @@
  *
  * - In exact arithmetic 16 bits hold the checkpoint's own numbers, and products are in f32.
  * - In fast arithmetic on a CPU all weights are rounded to bfloat16. Products with more than {@linkcode FEW_ROWS} rows
- *   round the rows, too; sums are in f32.
+ *   round the rows, too; sums are in f32. So do the products within attention, see `native/factors.h`.
  *
  * @module
  */

@@ -9,7 +9,7 @@ let cpuThreads = 0;
 let hasBf16 = false;
 
 /** Required result of a library's `maskprune_interface()`. */
-const INTERFACE = 3;
+const INTERFACE = 4;
 
 /** Loads the compiled operations into this process; they use `threads` threads. `bf16Products`: whether they have
  * products of bfloat16, which need AVX512-BF16.

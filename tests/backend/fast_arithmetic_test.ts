@@ -1,10 +1,12 @@
 /** Products of bfloat16 on a CPU, where the processor has them. */
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals } from "@std/assert";
+import { attention } from "../../core/engine/attention.ts";
 import { startEngine } from "../../core/engine/engine.ts";
 import { FEW_ROWS, packMatrix, storedProduct } from "../../core/engine/matrix.ts";
 import { at } from "../../core/util/indexing.ts";
 import { createRng } from "../../core/util/rng.ts";
+import { rotaryTables } from "../../models/rope.ts";
 import { usualForm } from "../../models/device.ts";
 import { openModel } from "../../models/load.ts";
 import { queryHeads } from "../../models/units.ts";
@@ -69,6 +71,42 @@ testFast("fast storedProduct() is the product of rounded factors, of whole panel
   }
 });
 
+/** Norm of the difference over the norm of `exact`. */
+function errorOf(fast: ArrayLike<number>, exact: ArrayLike<number>): number {
+  const sum = (value: (i: number) => number) => Array.from(exact).reduce((sum, _, i) => sum + value(i) ** 2, 0);
+  return Math.sqrt(sum((i) => at(fast, i) - at(exact, i)) / sum((i) => at(exact, i)));
+}
+
+testFast("fast attention() and its gradient are within 1 % of exact ones, for part blocks and trees", async () => {
+  for (
+    const { batch, length, size, branches } of [
+      { batch: 2, length: 130, size: 64, branches: false },
+      { batch: 1, length: 77, size: 18, branches: true },
+    ]
+  ) {
+    const [n, heads] = [batch * length, 4];
+    const [x, slope] = [normal(n * (heads + 4) * size), normal(n * heads * size)];
+    const results: ArrayLike<number>[] = [];
+    for (const arithmetic of ["exact", "fast"] as const) {
+      await startEngine("tensorflow", { arithmetic });
+      const both = tf.tidy(() => {
+        const positions = Int32Array.from({ length: n }, (_, i) => i % length);
+        const layout = { batch, kvGroups: 2, queryHeadsPerGroup: 2, headSize: size, mask: null };
+        const tables = rotaryTables(size, { base: 10_000 }, positions);
+        const segments = tf.tensor1d(branches ? positions.map((i) => i < 20 ? 0 : i < 66 ? 1 : 2) : [], "int32");
+        const attend = (packed: tf.Tensor) => attention(packed as tf.Tensor2D, { ...layout, tables, segments });
+        const gradient = tf.grad((packed) => tf.sum(tf.mul(attend(packed), tf.tensor2d(slope, [n, heads * size]))));
+        const packed = tf.tensor2d(x, [n, (heads + 4) * size]);
+        return tf.concat1d([attend(packed), gradient(packed)].map((t) => tf.reshape(t, [-1])) as tf.Tensor1D[]);
+      });
+      results.push(await both.data());
+      both.dispose();
+    }
+    const error = errorOf(at(results, 1), at(results, 0));
+    assert(error > 1e-5 && error < 0.01, `heads of ${size}: the error is ${error} of the norm`);
+  }
+});
+
 testFast("fast arithmetic gives the loss within 0.5 % and gradients of masks within 2 % of exact ones", async () => {
   const found = [];
   for (const arithmetic of ["exact", "fast"] as const) {
@@ -90,7 +128,6 @@ testFast("fast arithmetic gives the loss within 0.5 % and gradients of masks wit
   const [exact, fast] = [at(found, 0), at(found, 1)];
   assert(Math.abs(fast.loss / exact.loss - 1) < 5e-3, `loss ${fast.loss} must be near ${exact.loss}`);
   assert(fast.loss !== exact.loss, "fast arithmetic must round");
-  const norm = (values: readonly number[]) => Math.hypot(...values);
-  const error = norm(exact.slopes.map((slope, i) => at(fast.slopes, i) - slope)) / norm(exact.slopes);
+  const error = errorOf(fast.slopes, exact.slopes);
   assert(error < 0.02, `the gradient of masks differs by ${error} of its norm`);
 });

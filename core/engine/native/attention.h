@@ -7,13 +7,11 @@
 #include <cstdint>
 #include <vector>
 
+#include "factors.h"
 #include "parallel.h"
 #include "vector.h"
 
 namespace maskprune {
-
-// Queries and keys at once: scores of a block, and the keys and values they need, stay in the first-level cache.
-constexpr long kBlock = 64;
 
 struct AttentionShape {
   long batch, groups, headsPerGroup, headSize, length;
@@ -22,8 +20,8 @@ struct AttentionShape {
   long heads() const { return groups * headsPerGroup; }
   long packedWidth() const { return (heads() + 2 * groups) * headSize; }
   long outWidth() const { return heads() * headSize; }
-  // Head size and length in whole vectors and blocks.
-  long width() const { return (headSize + kLanes - 1) / kLanes * kLanes; }
+  // Head size in whole panels of `columns`, length in blocks.
+  long width(long columns) const { return (headSize + columns - 1) / columns * columns; }
   long blocks() const { return (length + kBlock - 1) / kBlock; }
   long blockRows(long block) const { return std::min(kBlock, length - block * kBlock); }
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(headSize)); }
@@ -60,15 +58,18 @@ inline void rotateBack(const float* dy, const float* cos, const float* sin, long
   }
 }
 
-// Keys and values of every row and group, once by token and once transposed in panels of kBlock tokens.
+// Keys and values of every row and group as right factors, by token or across: each block of tokens transposed.
+template <typename Factors>
 struct KeyValues {
-  long panel;                                  // floats in a panel
-  long group;                                  // floats in a group
-  std::vector<float> keys, values;             // [B G, blocks, kBlock, width]
-  std::vector<float> keysAcross, valuesAcross;  // [B G, blocks, width, kBlock]
+  using Number = typename Factors::Number;
+  long blocks, width;
+  long panel, group;                            // numbers in a block, in a group
+  std::vector<Number> keys, values;             // [B G, T, width]
+  std::vector<Number> keysAcross, valuesAcross;  // [B G, blocks, width, kBlock]
 
   KeyValues(const AttentionShape& shape, const float* packed, Rotary rotary, bool forGradient)
-      : panel(kBlock * shape.width()), group(shape.blocks() * panel) {
+      : blocks(shape.blocks()), width(shape.width(Factors::kColumns)), panel(kBlock * width / Factors::kPacked),
+        group(blocks * panel) {
     const long size = shape.batch * shape.groups * group;
     keysAcross.resize(size);
     values.resize(size);
@@ -76,46 +77,47 @@ struct KeyValues {
       keys.resize(size);
       valuesAcross.resize(size);
     }
-    parallelFor(shape.batch * shape.groups * shape.blocks(), shape.threads, [&](long task, int) {
-      fill(shape, packed, rotary, forGradient, task / shape.blocks(), task % shape.blocks());
+    Scratch scratch(shape.threads, 2 * kBlock * width);
+    parallelFor(shape.batch * shape.groups * blocks, shape.threads, [&](long task, int worker) {
+      fill(shape, packed, rotary, forGradient, task / blocks, task % blocks, scratch.of(worker));
     });
   }
 
+  Right<Number> block(const std::vector<Number>& of, long bg, long p) const {
+    return Factors::block(&of[bg * group], p, blocks, width);
+  }
+  Right<Number> across(const std::vector<Number>& of, long bg, long p) const { return {&of[bg * group + p * panel], kBlock}; }
+
  private:
-  void fill(const AttentionShape& shape, const float* packed, Rotary rotary, bool forGradient, long bg, long block) {
-    const long width = shape.width(), size = shape.headSize, g = bg % shape.groups, b = bg / shape.groups;
-    const long at = bg * group + block * panel;
-    std::vector<float> key(size);
+  void fill(const AttentionShape& shape, const float* packed, Rotary rotary, bool forGradient, long bg, long block,
+            float* scratch) {
+    const long size = shape.headSize, g = bg % shape.groups, b = bg / shape.groups;
+    float *const key = scratch, *const value = key + kBlock * width;
+    std::fill(scratch, scratch + 2 * kBlock * width, 0.0f);
     for (long r = 0; r < shape.blockRows(block); r++) {
       const long row = b * shape.length + block * kBlock + r;
       const float* projections = packed + row * shape.packedWidth();
-      const float* value = projections + (shape.heads() + shape.groups + g) * size;
       rotate(projections + (shape.heads() + g) * size, rotary.cos + row * size, rotary.sin + row * size, size, 1.0f,
-             key.data());
-      for (long d = 0; d < size; d++) {
-        keysAcross[at + d * kBlock + r] = key[d];
-        values[at + r * width + d] = value[d];
-      }
-      if (!forGradient) continue;
-      for (long d = 0; d < size; d++) {
-        keys[at + r * width + d] = key[d];
-        valuesAcross[at + d * kBlock + r] = value[d];
-      }
+             key + r * width);
+      std::copy_n(projections + (shape.heads() + shape.groups + g) * size, size, value + r * width);
     }
+    Factors::putTurned(key, width, &keysAcross[bg * group + block * panel]);
+    Factors::put(value, width, block, blocks, &values[bg * group]);
+    if (!forGradient) return;
+    Factors::put(key, width, block, blocks, &keys[bg * group]);
+    Factors::putTurned(value, width, &valuesAcross[bg * group + block * panel]);
   }
 };
 
-inline long wholeTiles(long rows) { return (rows + kTileRows - 1) / kTileRows * kTileRows; }
-
 // Rotated and scaled queries of one head and block: [kBlock, width], zero where there are none.
 inline void blockQueries(const AttentionShape& shape, const float* packed, Rotary rotary, long b, long head, long block,
-                         float* queries) {
+                         long width, float* queries) {
   const long size = shape.headSize;
-  std::fill(queries, queries + kBlock * shape.width(), 0.0f);
+  std::fill(queries, queries + kBlock * width, 0.0f);
   for (long r = 0; r < shape.blockRows(block); r++) {
     const long row = b * shape.length + block * kBlock + r;
     rotate(packed + row * shape.packedWidth() + head * size, rotary.cos + row * size, rotary.sin + row * size, size,
-           shape.scale(), queries + r * shape.width());
+           shape.scale(), queries + r * width);
   }
 }
 
@@ -135,11 +137,12 @@ inline void softmaxRow(float* row, long end, long visible, float* max, float* to
 }
 
 // packed [B T, (H + 2 G) K] -> out [B T, H K] and the logarithm of each softmax's denominator [B T, H].
-inline void attention(const AttentionShape& shape, const float* packed, Rotary rotary, Segments segments, float* out,
+template <typename Factors>
+void attention(const AttentionShape& shape, const float* packed, Rotary rotary, Segments segments, float* out,
                       float* logSums) {
-  const KeyValues kv(shape, packed, rotary, false);
-  const long width = shape.width(), size = shape.headSize, blocks = shape.blocks();
-  Scratch scratch(shape.threads, kBlock * (2 * width + blocks * kBlock + kLanes));
+  const KeyValues<Factors> kv(shape, packed, rotary, false);
+  const long width = kv.width, size = shape.headSize, blocks = kv.blocks;
+  Scratch scratch(shape.threads, kBlock * (2 * width + 2 * blocks * kBlock + kLanes));
   parallelFor(shape.batch * shape.heads() * blocks, shape.threads, [&](long task, int worker) {
     // The longest first, so that no thread is left with one at the end.
     const long block = blocks - 1 - task / (shape.batch * shape.heads());
@@ -147,14 +150,15 @@ inline void attention(const AttentionShape& shape, const float* packed, Rotary r
     const long visible = (block + 1) * kBlock, rows = shape.blockRows(block);
     // Not a power of two, or the rows of a tile would share a set of the cache.
     const long stride = visible + kLanes;
-    const long at = (b * shape.groups + head / shape.headsPerGroup) * kv.group;
+    const long bg = b * shape.groups + head / shape.headsPerGroup;
     float* const queries = scratch.of(worker);
     float *const context = queries + kBlock * width, *const scores = context + kBlock * width;
+    auto* const room = reinterpret_cast<typename Factors::Number*>(scores + kBlock * stride);
     float inverse[kBlock];
-    blockQueries(shape, packed, rotary, b, head, block, queries);
+    blockQueries(shape, packed, rotary, b, head, block, width, queries);
+    const auto left = Factors::left(queries, rows, width, width, room);
     for (long p = 0; p <= block; p++) {
-      multiply(wholeTiles(rows), kBlock, size, queries, width, 1, &kv.keysAcross[at + p * kv.panel], kBlock,
-               scores + p * kBlock, stride, false);
+      Factors::multiply(rows, kBlock, size, left, kv.across(kv.keysAcross, bg, p), scores + p * kBlock, stride, false);
     }
     for (long r = 0; r < rows; r++) {
       const long inRow = block * kBlock + r;
@@ -165,8 +169,8 @@ inline void attention(const AttentionShape& shape, const float* packed, Rotary r
       inverse[r] = 1.0f / total;
       logSums[(b * shape.length + block * kBlock + r) * shape.heads() + head] = max + std::log(total);
     }
-    multiply(wholeTiles(rows), width, block * kBlock + rows, scores, stride, 1, &kv.values[at], width, context,
-             width, false);
+    const auto weights = Factors::left(scores, rows, visible, stride, room);
+    Factors::multiply(rows, width, block * kBlock + rows, weights, kv.block(kv.values, bg, 0), context, width, false);
     for (long r = 0; r < rows; r++) {
       float* to = out + (b * shape.length + block * kBlock + r) * shape.outWidth() + head * size;
       for (long d = 0; d < size; d++) to[d] = context[r * width + d] * inverse[r];
@@ -180,30 +184,33 @@ struct AttentionGradientInputs {
 };
 
 // What one part of a group's query blocks adds to the gradients of its keys and values, and the gradients of its queries.
-inline void partGradient(const AttentionShape& shape, const AttentionGradientInputs& in, Rotary rotary,
-                         const KeyValues& kv, long bg, long head, long block, float* dKeys, float* dValues,
-                         float* dPacked, float* scratch) {
-  const long width = shape.width(), size = shape.headSize, b = bg / shape.groups, rows = shape.blockRows(block);
+template <typename Factors>
+void partGradient(const AttentionShape& shape, const AttentionGradientInputs& in, Rotary rotary,
+                  const KeyValues<Factors>& kv, long bg, long head, long block, float* dKeys, float* dValues,
+                  float* dPacked, float* scratch) {
+  using Number = typename Factors::Number;
+  const long width = kv.width, size = shape.headSize, b = bg / shape.groups, rows = shape.blockRows(block);
   const long tileRows = wholeTiles(rows), firstRow = b * shape.length + block * kBlock;
   float *const queries = scratch, *const dContext = queries + kBlock * width, *const dQueries = dContext + kBlock * width;
   float *const weights = dQueries + kBlock * width, *const dScores = weights + kBlock * kBlock;
+  auto* const rooms = reinterpret_cast<Number*>(dScores + kBlock * kBlock);
+  const auto room = [&](int i) { return rooms + i * kBlock * width; };
   float towards[kBlock] = {}, logSums[kBlock] = {};
-  blockQueries(shape, in.packed, rotary, b, head, block, queries);
+  blockQueries(shape, in.packed, rotary, b, head, block, width, queries);
   std::fill(dContext, dContext + kBlock * width, 0.0f);
   for (long r = 0; r < rows; r++) {
-    const float* dy = in.dOut + (firstRow + r) * shape.outWidth() + head * size;
-    const float* y = in.out + (firstRow + r) * shape.outWidth() + head * size;
-    for (long d = 0; d < size; d++) {
-      dContext[r * width + d] = dy[d];
-      towards[r] += dy[d] * y[d];
-    }
+    const long at = (firstRow + r) * shape.outWidth() + head * size;
+    std::copy_n(in.dOut + at, size, dContext + r * width);
+    towards[r] = Factors::dot(in.dOut + at, in.out + at, size);
     logSums[r] = in.logSums[(firstRow + r) * shape.heads() + head];
   }
+  const auto leftQueries = Factors::left(queries, rows, width, width, room(0));
+  const auto leftContext = Factors::left(dContext, rows, width, width, room(1));
+  const auto queriesTurned = Factors::leftTurned(queries, width, room(2));
+  const auto contextTurned = Factors::leftTurned(dContext, width, room(3));
   for (long p = 0; p <= block; p++) {
-    const long at = bg * kv.group + p * kv.panel;
-    multiply(tileRows, kBlock, size, queries, width, 1, &kv.keysAcross[at], kBlock, weights, kBlock, false);
-    multiply(tileRows, kBlock, size, dContext, width, 1, &kv.valuesAcross[at], kBlock, dScores, kBlock,
-             false);
+    Factors::multiply(rows, kBlock, size, leftQueries, kv.across(kv.keysAcross, bg, p), weights, kBlock, false);
+    Factors::multiply(rows, kBlock, size, leftContext, kv.across(kv.valuesAcross, bg, p), dScores, kBlock, false);
     for (long r = 0; r < tileRows; r++) {
       float *w = weights + r * kBlock, *ds = dScores + r * kBlock;
       const long end = r >= rows ? 0 : p < block ? kBlock : r + 1;
@@ -217,9 +224,13 @@ inline void partGradient(const AttentionShape& shape, const AttentionGradientInp
         store(ds + j, weight * (load(ds + j) - towards[r]));
       }
     }
-    multiply(tileRows, width, kBlock, dScores, kBlock, 1, &kv.keys[at], width, dQueries, width, p > 0);
-    multiply(kBlock, width, rows, dScores, 1, kBlock, queries, width, dKeys + p * kv.panel, width, true);
-    multiply(kBlock, width, rows, weights, 1, kBlock, dContext, width, dValues + p * kv.panel, width, true);
+    Factors::multiply(rows, width, kBlock, Factors::left(dScores, rows, kBlock, kBlock, room(4)),
+                      kv.block(kv.keys, bg, p), dQueries, width, p > 0);
+    const long across = p * kBlock * width;
+    Factors::multiply(width, kBlock, rows, queriesTurned, Factors::right(dScores, rows, kBlock, room(4)), dKeys + across,
+                      kBlock, true);
+    Factors::multiply(width, kBlock, rows, contextTurned, Factors::right(weights, rows, kBlock, room(4)),
+                      dValues + across, kBlock, true);
   }
   for (long r = 0; r < rows; r++) {
     const long row = firstRow + r;
@@ -229,15 +240,17 @@ inline void partGradient(const AttentionShape& shape, const AttentionGradientInp
 }
 
 // The gradient of attention to packed. The weights are computed again: they are the largest tensor of a layer.
-inline void attentionGradient(const AttentionShape& shape, const AttentionGradientInputs& in, Rotary rotary,
-                              float* dPacked) {
-  const KeyValues kv(shape, in.packed, rotary, true);
-  const long size = shape.headSize, blocks = shape.blocks(), groups = shape.batch * shape.groups;
+template <typename Factors>
+void attentionGradient(const AttentionShape& shape, const AttentionGradientInputs& in, Rotary rotary, float* dPacked) {
+  const KeyValues<Factors> kv(shape, in.packed, rotary, true);
+  const long size = shape.headSize, blocks = kv.blocks, groups = shape.batch * shape.groups;
   // All query blocks of a group add to the same keys: each part of them has sums of its own, added in a fixed order.
   const long work = shape.headsPerGroup * blocks;
   const long parts = std::max(1L, std::min((2L * shape.threads + groups - 1) / groups, work));
-  std::vector<float> dKeys(groups * parts * kv.group), dValues(groups * parts * kv.group);
-  Scratch scratch(shape.threads, kBlock * (3 * shape.width() + 2 * kBlock));
+  // Across: [groups, parts, blocks, width, kBlock].
+  const long panel = kBlock * kv.width;
+  std::vector<float> dKeys(groups * parts * blocks * panel), dValues(dKeys.size());
+  Scratch scratch(shape.threads, kBlock * (8 * kv.width + 2 * kBlock));
   parallelFor(groups * parts, shape.threads, [&](long task, int worker) {
     const long bg = task / parts, part = task % parts, g = bg % shape.groups;
     // Every other round backwards, so that each part gets long and short blocks alike.
@@ -245,8 +258,8 @@ inline void attentionGradient(const AttentionShape& shape, const AttentionGradie
       const long item = round * parts + (round % 2 ? parts - 1 - part : part);
       if (item >= work) continue;
       const long head = g * shape.headsPerGroup + item / blocks;
-      partGradient(shape, in, rotary, kv, bg, head, item % blocks, &dKeys[task * kv.group], &dValues[task * kv.group],
-                   dPacked, scratch.of(worker));
+      partGradient(shape, in, rotary, kv, bg, head, item % blocks, &dKeys[task * blocks * panel],
+                   &dValues[task * blocks * panel], dPacked, scratch.of(worker));
     }
   });
   parallelFor(groups * blocks, shape.threads, [&](long task, int) {
@@ -258,10 +271,10 @@ inline void attentionGradient(const AttentionShape& shape, const AttentionGradie
       float* toValue = to + shape.groups * size;
       for (long d = 0; d < size; d++) dKey[d] = toValue[d] = 0;
       for (long part = 0; part < parts; part++) {
-        const long at = (bg * parts + part) * kv.group + block * kv.panel + r * shape.width();
+        const long at = ((bg * parts + part) * blocks + block) * panel + r;
         for (long d = 0; d < size; d++) {
-          dKey[d] += dKeys[at + d];
-          toValue[d] += dValues[at + d];
+          dKey[d] += dKeys[at + d * kBlock];
+          toValue[d] += dValues[at + d * kBlock];
         }
       }
       rotateBack(dKey.data(), rotary.cos + row * size, rotary.sin + row * size, size, 1.0f, to);

@@ -108,13 +108,15 @@ maskprune::AttentionShape attentionShape(const Attributes& a, Call& call) {
           a.threads};
 }
 
+// `rounded`: factors of the products are rounded to bfloat16.
 // packed [B T, (H + 2 G) K], cos and sin [B T, K], segments [B T] or [0] -> out [B T, H K], log sums [B T, H].
 void attention(const Attributes& attributes, Call& call) {
   const auto shape = attentionShape(attributes, call);
   float* out = call.output(0, {call.rows(0), shape.outWidth()});
   float* logSums = call.output(1, {call.rows(0), shape.heads()});
   if (!out || !logSums) return;
-  maskprune::attention(shape, call.input(0), {call.input(1), call.input(2)}, call.integers(3), out, logSums);
+  (attributes.rounded ? maskprune::attention<maskprune::PairFactors> : maskprune::attention<maskprune::FloatFactors>)(
+      shape, call.input(0), {call.input(1), call.input(2)}, call.integers(3), out, logSums);
 }
 
 // The same with out, log sums and the gradient of out -> the gradient of packed.
@@ -122,8 +124,10 @@ void attentionGradient(const Attributes& attributes, Call& call) {
   const auto shape = attentionShape(attributes, call);
   float* dPacked = call.output(0, {call.rows(0), call.columns(0)});
   if (!dPacked) return;
-  maskprune::attentionGradient(shape, {call.input(0), call.input(4), call.input(5), call.input(6), call.integers(3)},
-                               {call.input(1), call.input(2)}, dPacked);
+  (attributes.rounded ? maskprune::attentionGradient<maskprune::PairFactors>
+                      : maskprune::attentionGradient<maskprune::FloatFactors>)(
+      shape, {call.input(0), call.input(4), call.input(5), call.input(6), call.integers(3)},
+      {call.input(1), call.input(2)}, dPacked);
 }
 
 // x [N, D], gain [D] -> y [N, D], inverse root mean squares [N].
@@ -311,7 +315,7 @@ void stayLoaded() {
 
 const bool registered = [] {
   stayLoaded();
-  const Names shape{"batch: int", "groups: int", "heads_per_group: int"};
+  const Names shape{"batch: int", "groups: int", "heads_per_group: int", "rounded: int"};
   add<attention>("MaskPruneAttention", {"packed: float", "cos: float", "sin: float", "segments: int32"},
                  {"out: float", "log_sums: float"}, shape);
   add<attentionGradient>(
@@ -338,7 +342,7 @@ const bool registered = [] {
 
 // Goes up with every change of the operations' names, inputs or attributes, so that a library from before is refused rather
 // than called.
-extern "C" int maskprune_interface() { return 3; }
+extern "C" int maskprune_interface() { return 4; }
 
 // Whether products of bfloat16 were compiled for this processor.
 extern "C" int maskprune_bf16() { return maskprune::kHasBf16Products; }

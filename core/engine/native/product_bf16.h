@@ -112,7 +112,7 @@ inline void pairTile(long depth, const Pair* x, long xRow, const Pair* panel, fl
     __m512bh factors[kPairTileVectors];
 #pragma GCC unroll 4
     for (int v = 0; v < kPairTileVectors; v++) {
-      factors[v] = (__m512bh)_mm512_load_si512(panel + k * kPairPanel + 16 * v);
+      factors[v] = (__m512bh)_mm512_loadu_si512(panel + k * kPairPanel + 16 * v);
     }
 #pragma GCC unroll 8
     for (int r = 0; r < Rows; r++) {
