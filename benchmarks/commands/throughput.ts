@@ -8,16 +8,14 @@ import { choiceOf, type Command, textFlag } from "./command.ts";
 const HELP = `Times models in our engine and in llama.cpp in turns, with the same files, threads and repeats.
 
 Usage: deno task bench throughput DIR --engine llama.cpp [FLAGS]
-       deno task bench throughput --model PATH --engine llama.cpp [FLAGS]
 
-With DIR, the finished cells of a run are timed, dense and pruned, on the run's engine. With --model alone, one model is
-timed on the fastest engine that starts. Both programs use the CPU. They hold the dense model and one other at a time.
-Cells with layers of unequal width are left out.
+The finished cells of a run are timed, dense and pruned, on the run's engine. Both programs use the CPU. They hold the
+dense model and one other at a time. Cells with layers of unequal width are left out.
 
 Flags:
   --engine NAME        llama.cpp, through node-llama-cpp, which is downloaded on first use
-  --model PATH         the model to time; with DIR: the dense model (default: the path in the run)
-  --dtype TYPE         type of the weights: f32, f16, bf16, q8_0 (default: f32; a .gguf file of --model keeps its type)
+  --model PATH         the dense model (default: the path in the run)
+  --dtype TYPE         type of the weights: f32, f16, bf16, q8_0 (default: f32)
 
 Tokens and repeats are those of the run, else 512 for the prompt, 128 generated one at a time, and 5 repeats.
 The table goes to standard output, the raw samples of a run to DIR/throughput-llama.cpp.json.
@@ -32,13 +30,10 @@ export const throughput: Command = {
   flags: { string: ["engine", "model", "dtype"], positional: 1 },
   run: async (flags) => {
     const [dir] = flags._;
-    const model = textFlag(flags, "model");
-    if (dir === undefined && model === undefined) {
-      throw new UsageError("Nothing to time: give the folder of a run, or --model PATH");
-    }
+    if (dir === undefined) throw new UsageError("Nothing to time: give the folder of a run");
     choiceOf("engine", textFlag(flags, "engine"), ["llama.cpp"]);
-    const { timeCells, timeModel } = await import("./time_models.ts");
-    await (dir === undefined ? timeModel(model!, flags) : timeCells(dir, flags));
+    const { timeCells } = await import("./time_models.ts");
+    await timeCells(dir, flags);
     return 0;
   },
 };

@@ -1,13 +1,13 @@
-/** The models of a run, or one model, in our engine and in llama.cpp. Does the speed-up survive there?
+/** The models of a run in our engine and in llama.cpp. Does the speed-up survive there?
  *
  * @module
  */
-import { basename, join } from "node:path";
-import { type Engine, startBestEngine, startEngine } from "../../core/engine/engine.ts";
+import { join } from "node:path";
+import { type Engine, startEngine } from "../../core/engine/engine.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
 import { STORED_TYPES, type StoredType } from "../../core/formats/quantize.ts";
-import { type DoneRecord, throughputChoiceSchema } from "../../core/schema/schema.ts";
+import { type DoneRecord, type EngineName, throughputChoiceSchema } from "../../core/schema/schema.ts";
 import { cellLabels } from "../../core/schema/cell_names.ts";
 import { ggufTokenizerMetadata } from "../../core/formats/tokenizer_gguf_write.ts";
 import { counted } from "../../core/util/words.ts";
@@ -36,13 +36,13 @@ interface Session {
 /** A model of a run that was timed; without an id the run has no dense cell. */
 type TimedCell = TimedModel & { id?: string };
 
-/** Starts our engine, then llama.cpp, and ends what can be ended after `use`. */
+/** Starts our engine `name`, then llama.cpp, and ends what can be ended after `use`. */
 async function withSession<T>(
-  start: () => Promise<Engine>,
+  name: EngineName,
   choice: TurnChoice,
   use: (session: Session) => Promise<T>,
 ): Promise<T> {
-  const engine = await start();
+  const engine = await startEngine(name, { device: "cpu" });
   const peer = await startLlamaCpp();
   try {
     return await withTempFolder((folder) => use({ engine, peer, choice, folder }));
@@ -61,22 +61,17 @@ async function withSides<T>(file: string, session: Session, use: (sides: Sides) 
   }
 }
 
-/** Writes the model at `path` as a GGUF file.
+/** Writes the dense model at `path` as a GGUF file.
  * @throws {UsageError} when it is not the one that the record's cell was made of, or llama.cpp cannot have it. */
-async function writeWhole(path: string, to: string, type: StoredType, record?: DoneRecord): Promise<void> {
+async function writeDense(path: string, to: string, type: StoredType, record: DoneRecord): Promise<void> {
   const { source, tokenizer, tokenizerDefinition } = await openModel(path);
   try {
-    if (record) checkSource(record, source);
+    checkSource(record, source);
     const metadata = ggufTokenizerMetadata(tokenizerDefinition, tokenizer, source.config.vocabSize);
     exportGguf(source, { to, type, tokenizer: metadata });
   } finally {
     source.close();
   }
-}
-
-function typeFrom(flags: Flags): StoredType | undefined {
-  const type = textFlag(flags, "dtype");
-  return type === undefined ? undefined : choiceOf("dtype", type, STORED_TYPES);
 }
 
 /** Prints the table and what it was measured with. */
@@ -101,14 +96,15 @@ export async function timeCells(dir: string, flags: Flags): Promise<void> {
   if (name === "webgpu") {
     throw new UsageError("Cannot time a run on webgpu: llama.cpp is timed on the CPU. Run it with --engine tensorflow");
   }
-  const type = typeFrom(flags) ?? "F32";
+  const dtype = textFlag(flags, "dtype");
+  const type = dtype === undefined ? "F32" : choiceOf("dtype", dtype, STORED_TYPES);
   const model = textFlag(flags, "model");
   const choice = first.cell.throughput ?? throughputChoiceSchema.parse({});
   const labels = cellLabels(done);
   const isDense = ({ cell }: DoneRecord) => cell.method === null;
-  await withSession(() => startEngine(name, { device: "cpu" }), choice, async (session) => {
+  await withSession(name, choice, async (session) => {
     const denseFile = join(session.folder, "dense.gguf");
-    await writeWhole(model ?? storedPath(dir, first.cell.model), denseFile, type, first);
+    await writeDense(model ?? storedPath(dir, first.cell.model), denseFile, type, first);
     const timed: TimedCell[] = [];
     await withSides(denseFile, session, async (dense) => {
       const own = done.find(isDense)?.id;
@@ -134,20 +130,5 @@ export async function timeCells(dir: string, flags: Flags): Promise<void> {
     const settings = { ours: { engine, library, device }, llamaCpp: peer.versions, ...choice, type, threads };
     writeAtomically(runPaths(dir).llamaCpp, toJson({ ...settings, cells: timed }));
     print(timed, session, type);
-  });
-}
-
-/** Times the model at `path` alone, and prints the table. A GGUF file is taken as it is unless `--dtype` is given.
- * @throws {UsageError} when it cannot be timed. */
-export async function timeModel(path: string, flags: Flags): Promise<void> {
-  const choice = throughputChoiceSchema.parse({});
-  const given = typeFrom(flags);
-  const asItIs = given === undefined && path.endsWith(".gguf");
-  const type = given ?? "F32";
-  await withSession(async () => (await startBestEngine({ device: "cpu" })).engine, choice, async (session) => {
-    const file = asItIs ? path : join(session.folder, "model.gguf");
-    if (!asItIs) await writeWhole(path, file, type);
-    const results = await withSides(file, session, (sides) => timeSides(sides, undefined, choice));
-    print([{ label: basename(path), results }], session, asItIs ? "the file as it is" : type);
   });
 }

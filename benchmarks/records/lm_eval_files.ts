@@ -198,11 +198,6 @@ export function samplesFolder(folder: string, named: NamedCell): string {
 
 const namesIn = (folder: string): string[] => ifThere(() => [...Deno.readDirSync(folder)], []).map(({ name }) => name);
 
-/** Whether `folder` holds samples of a cell. */
-export function hasSamples(folder: string, named: NamedCell): boolean {
-  return namesIn(samplesFolder(folder, named)).some((name) => name.startsWith("samples_"));
-}
-
 /** The latest samples file of a cell and task; undefined if it has none. */
 export function samplesFile(folder: string, named: NamedCell, task: string): string | undefined {
   const own = samplesFolder(folder, named);

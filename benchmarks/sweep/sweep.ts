@@ -18,9 +18,7 @@ import { resolveConfig } from "../configuration/resolve.ts";
 import { harnessCommit } from "../cells/environment.ts";
 import { type Executor, type ExecutorContext, processFiles } from "./executor.ts";
 import { ifThere } from "../../core/util/paths.ts";
-import { counted } from "../../core/util/words.ts";
 import { isDiskFull } from "../../core/schema/failure.ts";
-import { hasSamples } from "../records/lm_eval_files.ts";
 import { localExecutor } from "./local_executor.ts";
 import { type PreparedRun, prepareRun, wantedOf } from "../configuration/prepare.ts";
 import type { SweepEvent } from "./progress.ts";
@@ -33,7 +31,6 @@ import {
   readRecord,
   recordPath,
   removeTemporaryFiles,
-  runPaths,
   SchemaVersionError,
   setAside,
   writeRecord,
@@ -104,7 +101,6 @@ export async function sweep(config: RunConfig, options: SweepOptions): Promise<S
   writeRunFile(run);
 
   const { pending, finished, retried, kept } = remaining(run, retry, note);
-  noteMissingSamples(run, pending, note);
   onEvent({ event: "start", cells: cells.length, finished, retried, kept, jobs, out });
 
   const counts = { done: 0, failed: 0 };
@@ -189,21 +185,6 @@ function remaining(
     if (isRetried) left.retried++;
   }
   return left;
-}
-
-/** Says how many finished cells have no samples files. */
-function noteMissingSamples(
-  { config, cells }: PreparedRun,
-  pending: readonly NamedCell[],
-  note: (message: string) => void,
-): void {
-  const hasAny = config.tasks.length > 0 || config.perplexity.some(({ protocol }) => protocol === "c");
-  if (!config.logSamples || !hasAny) return;
-  const { lmEval } = runPaths(config.out);
-  const runs = new Set(pending.map(({ id }) => id));
-  const missing = cells.filter((named) => !runs.has(named.id) && !hasSamples(lmEval, named)).length;
-  if (missing === 0) return;
-  note(`${counted(missing, "finished cell")} ran without --log-samples: another --out measures again and logs samples`);
 }
 
 /** Writes the record of a failed cell; false if the disk is full. */

@@ -98,7 +98,6 @@ Deno.test("bench answers wrong use with one message and exit code 2", async () =
     [["validate", "/no/such/run"], '"/no/such/run" holds no run'],
     [["validate", "a", "b"], 'Unexpected argument "b"'],
     [["throughput"], "Nothing to time: give the folder of a run"],
-    [["throughput", "--model", "/no/such.gguf"], "--engine must be llama.cpp: none given"],
     [["throughput", "a"], "--engine must be llama.cpp: none given"],
     [["throughput", "a", "--engine", "vllm"], '--engine must be llama.cpp: current "vllm"'],
     [["throughput", "/no/such/run", "--engine", "llama.cpp"], '"/no/such/run" holds no run'],

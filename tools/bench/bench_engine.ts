@@ -8,17 +8,17 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
+import { join } from "node:path";
 import { at } from "../../core/util/indexing.ts";
 import { countFlag } from "../../benchmarks/commands/command.ts";
 import type { Peer } from "../../benchmarks/timing/peer_process.ts";
 import { startEngine } from "../../core/engine/engine.ts";
 import type { Arithmetic } from "../../core/schema/schema.ts";
 import { createRng } from "../../core/util/rng.ts";
-import { writeSafetensors } from "../../core/formats/safetensors.ts";
 import { median } from "../../core/util/stats.ts";
-import { expectedTensors, type WeightSource } from "../../models/config.ts";
+import type { WeightSource } from "../../models/config.ts";
 import { queryHeads } from "../../models/units.ts";
-import { toHfConfig } from "../../models/hf_config.ts";
+import { exportHfFolder } from "../../models/export.ts";
 import { forward } from "../../models/decoder.ts";
 import { type DecoderModel, uploadModel, usualForm } from "../../models/device.ts";
 import { logits } from "../../models/vocabulary.ts";
@@ -95,16 +95,6 @@ async function ours(source: WeightSource, tokens: Int32Array, arithmetic: Arithm
   };
 }
 
-/** Writes the checkpoint as a Hugging Face folder in f32, so that both sides have the same weights. */
-export function exportFolder(source: WeightSource, folder: string): void {
-  Deno.writeTextFileSync(`${folder}/config.json`, JSON.stringify(toHfConfig(source.config)));
-  writeSafetensors(`${folder}/model.safetensors`, {
-    shapes: expectedTensors(source.config),
-    read: (name) => source.read(name).data,
-    dtype: "F32",
-  });
-}
-
 async function torchSide(
   folder: string,
   setup: { tokens: number[]; threads: number; dtype: string },
@@ -139,7 +129,7 @@ async function compare(
 async function main(flags: ToolArgs<typeof FLAGS[number], never>): Promise<void> {
   const { path, threads, arithmetic, dtype, tolerance } = torchFlags(flags, 1e-3);
   const [length, repeats] = [countFlag(flags, "tokens") ?? 1024, countFlag(flags, "repeats") ?? 5];
-  const { source } = await openModel(path);
+  const { source, tokenizerDefinition: tokenizer } = await openModel(path);
   const rng = createRng(0, "bench-engine");
   const tokens = Int32Array.from({ length }, () => rng.integer(source.config.vocabSize));
   const folder = await Deno.makeTempDir({ prefix: "bench-engine-" });
@@ -147,7 +137,9 @@ async function main(flags: ToolArgs<typeof FLAGS[number], never>): Promise<void>
     const own = await ours(source, tokens, arithmetic);
     const exact = arithmetic === "fast" ? [await ours(source, tokens, "exact")] : [];
     const setup = { tokens: [...tokens], threads, dtype };
-    const peer = flags.peer ? (exportFolder(source, folder), await torchSide(folder, setup)) : undefined;
+    const to = join(folder, "model");
+    if (flags.peer) exportHfFolder(source, { to, dtype: "F32", tokenizer });
+    const peer = flags.peer ? await torchSide(to, setup) : undefined;
     console.log(`${path}, 1 x ${length} random tokens, ${threads} threads, ${arithmetic}, in turns`);
     const sides = [own, ...peer ? [peer] : [], ...exact];
     await compare(sides, { tokens: length, repeats, tolerance });

@@ -18,12 +18,12 @@ import { writeSafetensors } from "../../core/formats/safetensors.ts";
 import { type Arithmetic, type TrainingOptions, trainingSchema } from "../../core/schema/schema.ts";
 import type { HostTensor, WeightSource } from "../../models/config.ts";
 import { type DecoderModel, uploadModel, usualForm } from "../../models/device.ts";
+import { exportHfFolder } from "../../models/export.ts";
 import { openModel } from "../../models/load.ts";
 import type { LossTerms } from "../../models/training/loss.ts";
 import { createMoments, readTensors, scheduleFactor, stepValues } from "../../models/training/optimizer.ts";
 import { createStudent, type HostMasks, type Student, studentStep } from "../../models/training/student.ts";
 import { type TeacherTargets, teacherTargets } from "../../models/training/teacher.ts";
-import { exportFolder } from "./bench_engine.ts";
 import { countFlag } from "../../benchmarks/commands/command.ts";
 import type { Peer } from "../../benchmarks/timing/peer_process.ts";
 import { startTorch } from "../setup/setup_common.ts";
@@ -181,17 +181,17 @@ async function main(flags: ToolArgs<typeof FLAGS[number], never>): Promise<void>
   try {
     // Before anything is loaded: a process's peak begins with the memory of the one that started it.
     if (flags.peer) peer = await startTorch("PyTorch", "torch_step.py");
-    const { source } = await openModel(path);
+    const { source, tokenizerDefinition: tokenizer } = await openModel(path);
     const own = await ourSide(source, options, arithmetic);
     const { student, batches } = own;
     const sides: Side[] = [own];
     if (peer) {
-      exportFolder(source, folder);
+      exportHfFolder(source, { to: `${folder}/model`, dtype: "F32", tokenizer });
       await writeShared(`${folder}/shared.safetensors`, student, batches);
       const { crossEntropy, distillation, clipNorm } = options;
       const weights = { crossEntropy, distillation, clipNorm, scale: student.adapters.scale };
       const shared = `${folder}/shared.safetensors`;
-      await peer.ask({ model: folder, shared, batches: BATCHES, threads, dtype, ...weights });
+      await peer.ask({ model: `${folder}/model`, shared, batches: BATCHES, threads, dtype, ...weights });
       const { learningRate, schedule } = at(student.optimizer.groups, 0);
       const { ask, versions } = peer;
       sides.push({

@@ -5,7 +5,6 @@
  */
 import { type Peer, startPeer } from "../../benchmarks/timing/peer_process.ts";
 import { UsageError } from "../../core/util/errors.ts";
-import { isFile } from "../../core/util/paths.ts";
 
 /** Where downloads that outlive a clone are kept: `MASKPRUNE_CACHE`, else the user's cache folder. */
 export function cacheFolder(): string {
@@ -40,23 +39,6 @@ export async function runCommand(
     throw new UsageError(`${problem}\n${(stderr || stdout).trim().split("\n").slice(-5).join("\n")}`);
   }
   return { stdout, stderr };
-}
-
-/** Does `work`; when it fails, the files at `paths` are again what they were before, or gone. */
-export async function restoring<Result>(paths: readonly string[], work: () => Promise<Result>): Promise<Result> {
-  const kept = (path: string) => `${path}.before`;
-  for (const path of paths) if (isFile(path)) Deno.copyFileSync(path, kept(path));
-  try {
-    return await work();
-  } catch (error) {
-    for (const path of paths) {
-      if (isFile(kept(path))) Deno.renameSync(kept(path), path);
-      else if (isFile(path)) Deno.removeSync(path);
-    }
-    throw error;
-  } finally {
-    for (const path of paths) if (isFile(kept(path))) Deno.removeSync(kept(path));
-  }
 }
 
 /** A Python 3 that has pip.

@@ -8,8 +8,7 @@
  * 4. the decoder's own operations for the CPU (`core/engine/native/`), compiled for this processor, beside it;
  * 5. a matrix product, a softmax and a gradient, compared with values worked out by hand.
  *
- * With `--cuda` a GPU is looked for first, and the engine must run on it at the end. On failure the earlier engine
- * stays.
+ * With `--cuda` a GPU is looked for first, and the engine must run on it at the end.
  *
  * @module
  */
@@ -19,7 +18,7 @@ import { join } from "node:path";
 import { UsageError } from "../../core/util/errors.ts";
 import { isFile } from "../../core/util/paths.ts";
 import { ROOT } from "../../core/util/user_folder.ts";
-import { cacheFolder, findPython, packageFolder, restoring, runCommand } from "./setup_common.ts";
+import { cacheFolder, findPython, packageFolder, runCommand } from "./setup_common.ts";
 import { runTool, type ToolArgs } from "../run_tool.ts";
 
 const HELP = `deno task setup:tensorflow [--cuda] [--python PATH]
@@ -82,16 +81,12 @@ async function compile(output: string, flags: string[]): Promise<void> {
   await Deno.rename(partial, output);
 }
 
-const addonFolder = () => packageFolder("@tensorflow/tfjs-node-gpu");
-const addonFile = () => `${addonFolder()}/lib/napi-v8/tfjs_binding.node`;
-
 async function compileAddon(tensorflow: string): Promise<void> {
-  const addon = addonFolder();
+  const addon = packageFolder("@tensorflow/tfjs-node-gpu");
   const headers = `${packageFolder("node-api-headers")}/include`;
-  const output = addonFile();
   await Deno.mkdir(`${addon}/lib/napi-v8`, { recursive: true });
   console.error(`Addon: g++ compiles it against ${tensorflow}`);
-  await compile(output, [
+  await compile(`${addon}/lib/napi-v8/tfjs_binding.node`, [
     ...["-O2", "-DNAPI_VERSION=8", "-I", headers, "-I", `${tensorflow}/include`, "-I", addon],
     ...[`${addon}/binding/tfjs_backend.cc`, `${addon}/binding/tfjs_binding.cc`, ...linked(tensorflow)],
   ]);
@@ -129,12 +124,9 @@ async function main({ cuda, python }: ToolArgs<"python", "cuda">): Promise<void>
     );
   }
   const tensorflow = python ? await installedTensorflow(python) : await installWheel(await findPython(), cuda);
-  const ready = await restoring([addonFile(), DECODER_OPS], async () => {
-    await compileAddon(tensorflow);
-    await compileDecoderOps(tensorflow);
-    return await check(cuda);
-  });
-  console.log(`Engine "tensorflow" is ready: ${ready}`);
+  await compileAddon(tensorflow);
+  await compileDecoderOps(tensorflow);
+  console.log(`Engine "tensorflow" is ready: ${await check(cuda)}`);
 }
 
 if (import.meta.main) await runTool({ help: HELP, string: ["python"], boolean: ["cuda"] }, main);
