@@ -211,16 +211,24 @@ export function resolveTarget(
 const largestAt = (config: DecoderConfig, target: Parameters<typeof largestSparsity>[1], dropLayers: number): number =>
   1 - (1 - largestSparsity(config, target)) * (1 - dropLayers / config.layers.length);
 
+/** Most layers that the budget takes: without one fewer, it is not met yet. One layer stays. */
+export function mostLayers(
+  { layers }: DecoderConfig,
+  { whole, budget }: Pick<BudgetTarget, "whole" | "budget">,
+): number {
+  return Math.min(layers.length - 1, Math.ceil(floor(1e6 * layers.length * (1 - budget / whole)) / 1e6));
+}
+
 /** Refuses a number of layers that is more than the budget asks for, or leaves none. */
 function checkDepth(
-  { layers }: DecoderConfig,
-  { sparsity, whole, budget }: Pick<BudgetTarget, "sparsity" | "whole" | "budget">,
+  config: DecoderConfig,
+  target: Pick<BudgetTarget, "sparsity" | "whole" | "budget">,
   dropLayers = 0,
 ): void {
-  const most = Math.min(layers.length - 1, Math.ceil(floor(1e6 * layers.length * (1 - budget / whole)) / 1e6));
+  const most = mostLayers(config, target);
   if (dropLayers <= most) return;
   throw new UsageError(
-    `Removing ${dropLayers} of ${layers.length} layers removes more than sparsity ${sparsity} asks for: ` +
+    `Removing ${dropLayers} of ${config.layers.length} layers removes more than sparsity ${target.sparsity} asks for: ` +
       `give --drop-layers ${most} or less`,
   );
 }

@@ -89,7 +89,7 @@ export type CurveRow = z.infer<typeof curveRowSchema>;
 
 /** A stretch of training that ended. */
 export const trainingReportSchema = z.strictObject({
-  stage: z.enum(["learning", "recovery"]),
+  stage: z.enum(["search", "learning", "recovery"]),
   steps: z.number(),
   tokens: z.number().describe("tokens read in these steps"),
   seconds: z.number(),

@@ -63,43 +63,59 @@ function renamed(tensors: Statistics, to: (layer: number) => number): Statistics
   );
 }
 
-/** What `prune` makes of the model without the layers `removed`, as a result for the whole model. Within, the context's
- * model has fewer layers and its target the rest of the budget; the teacher of a training stays the whole model.
- * Statistics that a run keeps are told apart by the layers. */
+/** A model without some of its layers, as a method sees it. */
+interface AtDepth<Options> extends Disposable {
+  /** The context's model has fewer layers and its target the rest of the budget; the teacher of a training stays the
+   * whole model. Statistics that a run keeps are told apart by the layers. */
+  inner: MethodContext<Options>;
+  /** A result for the whole model. */
+  whole(result: PruneResult): PruneResult;
+}
+
+/** The context without the layers `removed`. */
+export function atDepth<Options>(context: MethodContext<Options>, removed: readonly number[]): AtDepth<Options> {
+  if (removed.length === 0) return { inner: context, whole: (result) => result, [Symbol.dispose]: () => {} };
+  const { model, target, learning, remember } = context;
+  const depth = planWithoutLayers(model.config, removed);
+  const kept = keptLayers(depth);
+  const wholePlan = ({ layers, ...rest }: PrunePlan): PrunePlan => ({
+    ...rest,
+    layers: depth.layers.map((_, l) => kept.includes(l) ? at(layers, kept.indexOf(l)) : layerPlan(() => [])),
+  });
+  const base = pruneModel(model, depth);
+  const compensate = learning?.compensate;
+  const inner: MethodContext<Options> = {
+    ...context,
+    model: base,
+    target: targetFrom(base.config, target),
+    remember: (key, compute) => remember(`${key}, without layers ${removed.toSorted((a, b) => a - b)}`, compute),
+    ...learning && {
+      learning: {
+        teacher: { model, layers: counterparts(depth), remember },
+        ...learning,
+        ...compensate && {
+          compensate: async (plan) => renamed(await compensate(wholePlan(plan)), (layer) => kept.indexOf(layer)),
+        },
+      },
+    },
+  };
+  return {
+    inner,
+    whole: ({ plan, replaced, ...rest }) => ({
+      ...rest,
+      plan: wholePlan(plan),
+      ...replaced && { replaced: renamed(replaced, (layer) => at(kept, layer)) },
+    }),
+    [Symbol.dispose]: () => disposeModel(base),
+  };
+}
+
+/** What `prune` makes of the model without the layers `removed`, as a result for the whole model. */
 export async function onDepth<Options>(
   context: MethodContext<Options>,
   removed: readonly number[],
   prune: (inner: MethodContext<Options>) => Promise<PruneResult>,
 ): Promise<PruneResult> {
-  if (removed.length === 0) return await prune(context);
-  const { model, target, learning, remember } = context;
-  const depth = planWithoutLayers(model.config, removed);
-  const kept = keptLayers(depth);
-  const whole = ({ layers, ...rest }: PrunePlan): PrunePlan => ({
-    ...rest,
-    layers: depth.layers.map((_, l) => kept.includes(l) ? at(layers, kept.indexOf(l)) : layerPlan(() => [])),
-  });
-  const base = pruneModel(model, depth);
-  try {
-    const result = await prune({
-      ...context,
-      model: base,
-      target: targetFrom(base.config, target),
-      remember: (key, compute) => remember(`${key}, without layers ${removed.toSorted((a, b) => a - b)}`, compute),
-      ...learning && {
-        learning: {
-          teacher: { model, layers: counterparts(depth), remember },
-          ...learning,
-          ...learning.compensate && {
-            compensate: async (plan) =>
-              renamed(await learning.compensate!(whole(plan)), (layer) => kept.indexOf(layer)),
-          },
-        },
-      },
-    });
-    const { plan, replaced } = result;
-    return { ...result, plan: whole(plan), ...replaced && { replaced: renamed(replaced, (layer) => at(kept, layer)) } };
-  } finally {
-    disposeModel(base);
-  }
+  using depth = atDepth(context, removed);
+  return depth.whole(await prune(depth.inner));
 }

@@ -36,6 +36,7 @@ import { type LayerShape, UNITS } from "../../models/units.ts";
 import { scheduleFactor } from "../../models/training/optimizer.ts";
 import { type FoundRun, keepSnapshot, nextStep, noteStep, type TrainingRun } from "../../models/training/run.ts";
 import type { HostMasks } from "../../models/training/student.ts";
+import { onDepth } from "../_shared/depth.ts";
 import { freezeStep, learn, type Structure } from "../_shared/learned_run.ts";
 import { planOfGates, removedUnits, unitAxes, type UnitAxis } from "../_shared/learned_units.ts";
 import { smallestInSegments } from "../_shared/ranking.ts";
@@ -44,6 +45,7 @@ import { defineMethod, type Method, type MethodContext } from "../define.ts";
 import { type Importance, unitImportance } from "./importance.ts";
 import { type Options, options } from "./options.ts";
 import { bottomShare, bottomSlope, shrink } from "./prox.ts";
+import { chooseDepth } from "./structure.ts";
 import { budgetAt, fallen, filledShapes, removedAt, stepWidths, type Widths } from "./widths.ts";
 
 /** Learns which units go, under one width for all layers. */
@@ -55,6 +57,7 @@ export const maskPrune: Method<typeof options> = defineMethod({
   display: { order: 12, colour: "#D55E00" },
   kind: "learned",
   needs: { calibration: true },
+  ownDepth: true,
   options,
   uniformLayers: ({ uniform }) => uniform,
   variants: [{ uniform: false }, { variant: "paper" }],
@@ -62,7 +65,13 @@ export const maskPrune: Method<typeof options> = defineMethod({
     if (context.target.sparsity === 0) return { plan: densePlan(context.model.config) };
     const { options, report } = context;
     report(Object.entries(options).map(([name, value]) => `${name}=${value}`).join(", "));
-    return await learn(context as MethodContext<unknown>, "mask-prune", (run, found) => fit(context, run, found));
+    const { removed, searched } = await chooseDepth(context as MethodContext<unknown>);
+    const result = await onDepth(
+      context,
+      removed,
+      (inner) => learn(inner as MethodContext<unknown>, "mask-prune", (run, found) => fit(inner, run, found)),
+    );
+    return { ...result, training: [...searched, ...result.training ?? []] };
   },
 });
 

@@ -2,13 +2,16 @@ import { assertEquals } from "@std/assert";
 import { at } from "../../core/util/indexing.ts";
 import { onDepth } from "../../methods/_shared/depth.ts";
 import type { Statistics } from "../../methods/define.ts";
+import { evenDepths } from "../../methods/mask_prune/structure.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import { expectedTensors, memorySource } from "../../models/config.ts";
+import { disposeCache } from "../../models/decode.ts";
+import { greedyTokens } from "../../models/generate.ts";
 import { keptLayers } from "../../models/plan.ts";
 import { targetFrom } from "../../models/target.ts";
 import { testOnEngines } from "../support/engines.ts";
 import { onDevice } from "../support/device_models.ts";
-import { methodContext, toyWindows } from "../support/method_context.ts";
+import { learningOptions, methodContext, toyWindows } from "../support/method_context.ts";
 import { toySource } from "../support/toy.ts";
 
 const shape = { kvGroups: 2, queryHeadsPerGroup: 2, ffnChannels: 16 };
@@ -46,4 +49,32 @@ testOnEngines("onDepth() prunes what is left as a model that never had the layer
     }
     assertEquals([...cache.keys()].every((key) => key.endsWith("without layers 1,3")), true);
   }
+});
+
+testOnEngines("mask-prune removes the layers that do nothing, and reports the search", async () => {
+  const all = { ffn: [...Array(16).keys()], kvGroups: [0, 1] };
+  using model = await onDevice(
+    toySource({ width: 16, headSize: 4, layers, seed: 3, dead: [1, 3].map((layer) => ({ layer, ...all })) }),
+  );
+  // Text of the model itself: nothing predicts it better.
+  const written = await Promise.all([2, 3, 5, 7, 11, 13].map(async (first) => {
+    const { tokens, cache } = await greedyTokens(model, Int32Array.of(first), { batch: 1, steps: 12 });
+    if (cache) disposeCache(cache);
+    return tokens;
+  }));
+  const method = getMethod("mask-prune");
+  const options = learningOptions({ steps: 6, batch: 1, tokens: 12 });
+  const context = methodContext({
+    ...{ model, options: parseOptions(method, {}), calibration: written, learning: { options, windows: written } },
+    ...{ sparsity: 0.4, units: ["ffn", "layers"] as const },
+  });
+  const { plan, training = [] } = await method.prune(context);
+  assertEquals(keptLayers(plan), kept);
+  // 0, 1 and 2 layers for one step each, the better two for two more.
+  assertEquals(training.map(({ stage, steps, tokens }) => [stage, steps, tokens]), [
+    ["search", 3 + 2 * 2, 12 * (3 + 2 * 2)],
+    ["learning", 6, 12 * 6],
+  ]);
+  assertEquals(evenDepths(0, 9, 5), [0, 2, 5, 7, 9]);
+  assertEquals([evenDepths(2, 3, 5), evenDepths(4, 4, 5)], [[2, 3], [4]]);
 });

@@ -6,7 +6,7 @@ import { createRng } from "../../core/util/rng.ts";
 import { trainingSchema } from "../../core/schema/schema.ts";
 import type { LearningContext, MethodContext, PruneResult, Statistics } from "../../methods/define.ts";
 import type { DecoderModel } from "../../models/device.ts";
-import type { UnitType } from "../../core/schema/schema.ts";
+import type { RunUnit } from "../../core/schema/schema.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { foldParts } from "../../models/training/rebuild.ts";
@@ -25,7 +25,7 @@ export interface ContextOptions<Options> {
   /** For methods that learn. */
   learning?: LearningContext;
   sparsity?: number;
-  units?: readonly UnitType[];
+  units?: readonly RunUnit[];
   ffnMultiple?: number;
   seed?: number;
   signal?: AbortSignal;
