@@ -80,12 +80,10 @@ export function qualityAgainstSparsity(section: Section, column: Column, name: s
       description: describe(row, column, estimate),
     };
   });
-  const bySeed = rows.flatMap((row) =>
-    row.runs.flatMap((run) => {
-      const value = row.values.get(column.key)!.n > 1 ? row.bySeed.get(column.key)?.get(run.cell.seed) : undefined;
-      return value === undefined ? [] : [{ method: row.label, removed: 100 * removedPart(run), quality: k * value }];
-    })
-  );
+  const bySeed = rows.filter(({ seeds }) => seeds.length > 1).flatMap((row) => {
+    const own = { method: row.label, removed: removed(row) };
+    return [...row.bySeed.get(column.key)!.values()].map((value) => ({ ...own, quality: k * value }));
+  });
   const starts = dense ? lines.map(({ label }) => ({ method: label, removed: 0, quality: k * dense.value })) : [];
   const isLog = column.kind === "perplexity";
   const isCut = estimates.some(({ value }) => k * value > high);

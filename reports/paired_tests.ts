@@ -138,7 +138,7 @@ export function changeWords({ kind, higherIsBetter }: Column, { lead: { value, l
   const change = (lead: number) => {
     if (!Number.isFinite(lead)) return "unknown";
     const value = kind === "perplexity" ? 100 * Math.expm1(sign * lead) : 100 * sign * lead;
-    return `${value > 0 ? "+" : ""}${value.toFixed(Math.abs(value) < 100 ? 2 : 0)}`;
+    return `${value > 0 ? "+" : ""}${value.toFixed(Math.abs(value) < 100 ? 2 : 0)}`.replace(/^-(?=0\.00$)/, "");
   };
   const interval = [change(low), change(high)];
   if (sign < 0) interval.reverse();

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { writeAtomically } from "../../core/util/write_file.ts";
 import { classicScript } from "./classic_script.ts";
-import { siteData, type SiteRun } from "./site_data.ts";
+import { type LoggedTask, siteData, type SiteRun } from "./site_data.ts";
 
 /** Files of the page as they are. */
 const PAGE = ["index.html", "style.css"];
@@ -34,23 +34,13 @@ const dataScript = (assignment: string, value: unknown): string =>
     JSON.stringify(value).replace(/[<\u2028\u2029]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`)
   });\n`;
 
-/** A logged example: the text of each request, log-likelihoods, the right choice, and whether the model took it. */
-export interface SiteExample {
-  context: string;
-  choices: string[];
-  logLikelihoods: number[];
-  gold: number | null;
-  right: boolean;
-}
-
 /** A script of examples, which are read when it is written. */
-export interface SiteSamples {
-  /** Name of the script. */
-  file: string;
+export interface SiteSamples extends LoggedTask {
   /** Id of the cell. */
   id: string;
-  task: string;
-  read(): SiteExample[];
+  /** Of each example: `context`, `choices`, `logLikelihoods`, the number `gold` of the right choice, and whether the
+   * model was `right`. */
+  read(): object[];
 }
 
 /** Writes `index.html` and what it loads into `out`; `samples` become scripts that the page loads when it is asked to.

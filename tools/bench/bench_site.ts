@@ -7,7 +7,6 @@
  *
  * @module
  */
-import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { sectionsOf } from "../../benchmarks/commands/reports.ts";
 import { writeSite } from "../../reports/site/write_site.ts";
@@ -55,17 +54,14 @@ function write(folder: string): string {
 async function main(): Promise<number> {
   const folder = Deno.makeTempDirSync();
   const times: number[][] = ACTIONS.map(() => []);
-  try {
-    const url = write(join(folder, "www"));
-    await withPage(async (page) => {
-      for (let repeat = 0; repeat < REPEATS; repeat++) {
-        for (const address of ["about:blank", url]) await page.send("Page.navigate", { url: address });
-        for (const [i, [, code]] of ACTIONS.entries()) times[i]?.push(await page.evaluate(timed(code)));
-      }
-    });
-  } finally {
-    Deno.removeSync(folder, { recursive: true });
-  }
+  const url = write(folder);
+  await withPage(async (page) => {
+    for (let repeat = 0; repeat < REPEATS; repeat++) {
+      for (const address of ["about:blank", url]) await page.send("Page.navigate", { url: address });
+      for (const [i, [, code]] of ACTIONS.entries()) times[i]?.push(await page.evaluate(timed(code)));
+    }
+  });
+  Deno.removeSync(folder, { recursive: true });
   const least = times.map((own) => Math.min(...own));
   console.log(`${RUNS * (METHODS.length * LEVELS.length + 1)} cells of ${RUNS} runs, least of ${REPEATS} repeats`);
   for (const [i, [name, , most]] of ACTIONS.entries()) {

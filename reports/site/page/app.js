@@ -154,10 +154,10 @@ function drawPins() {
   );
 }
 
-/** A way from the table to the pinned cells, which are above it. */
+/** A way from the table to the pinned cells, while they are above the window. */
 function drawWayToPins() {
   const button = document.getElementById("to-pins");
-  button.hidden = state.pins.length === 0;
+  button.hidden = state.pins.length === 0 || document.getElementById("pins").getBoundingClientRect().bottom > 0;
   button.textContent = state.pins.length === 1 ? "1 cell pinned ↑" : `${state.pins.length} cells pinned: compare ↑`;
 }
 
@@ -171,9 +171,9 @@ function draw() {
   drawAxes(axes);
   drawChartNote(shown, axes);
   drawPins();
-  drawWayToPins();
   drawTable(shown, { below, change, pin });
   drawChart(shown, axes, { width, pin });
+  requestAnimationFrame(drawWayToPins);
 }
 
 function start() {
@@ -196,6 +196,7 @@ function start() {
   readAddress();
   draw();
   document.getElementById("to-pins").addEventListener("click", () => document.getElementById("pins").scrollIntoView());
+  addEventListener("scroll", drawWayToPins, { passive: true });
   addEventListener("hashchange", () => {
     readAddress();
     draw();

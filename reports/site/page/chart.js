@@ -39,6 +39,13 @@ const shown = (axis, row, value) => {
     : Number((value ?? axis.point(row)?.value).toPrecision(4)).toString();
 };
 
+/** What all of `names` begin with, up to a dash or slash. */
+function commonStart([first = "", ...others]) {
+  let length = first.length;
+  for (const other of others) while (!other.startsWith(first.slice(0, length))) length--;
+  return others.length === 0 ? "" : first.slice(0, length).replace(/[^-/]*$/, "");
+}
+
 /** Points of a row: its mean with intervals, or one for each seed. */
 function pointsOf(row, x, y, shape) {
   const [px, py] = [x.point(row), y.point(row)];
@@ -242,6 +249,8 @@ export async function drawChart(list, { x, y }, { width, pin }) {
       name !== state.colour && unique(list.map(({ filters }) => filters[name])).length > 1
     ) ?? "level";
   const points = x && y ? list.flatMap((row) => pointsOf(row, x, y, shape)) : [];
+  const start = commonStart(unique(points.map((point) => point.shape)));
+  for (const point of points) point.shape = point.shape.slice(start.length);
   hideTooltip();
   if (points.length === 0) {
     view?.finalize();

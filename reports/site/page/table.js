@@ -89,6 +89,25 @@ const testLines = (column, result) => [
 /** Least height of a line, pixels. */
 const LINE = 30;
 
+/** Saves the rows and columns of the table, with fractions and full precision. */
+function saveCsv(list, all) {
+  const field = (value = "") => /[",\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value;
+  const names = [
+    "row",
+    "label",
+    ...FILTERS,
+    ...all.map(({ title, detail }) => `${title} ${detail}`.trim().replace("%", "fraction")),
+  ];
+  const lines = sorted(list, all).map((row) => [
+    ...[row.id, row.label, ...FILTERS.map((name) => row.filters[name])],
+    ...all.map(({ sort }) => sort(row)),
+  ]);
+  const text = [names, ...lines].map((line) => line.map(field).join(",") + "\r\n").join("");
+  const href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+  el("a", { href, download: "table.csv" }).click();
+  URL.revokeObjectURL(href);
+}
+
 /** Draws the table of `list`, of which so many pixels are in sight. `change` writes choices and draws again; `pin` is
  * told the id of a row. */
 export function drawTable(list, { below, change, pin }) {
@@ -108,6 +127,7 @@ export function drawTable(list, { below, change, pin }) {
       state.group,
       (group) => change({ group }),
     ),
+    el("button", { type: "button", name: "csv", onclick: () => saveCsv(list, all) }, "save as CSV"),
     el("span", { id: "progress", class: "meta", role: "status" }),
   );
   const heading = ({ id, title, detail, better }) => {
