@@ -15,7 +15,7 @@ import {
   shell,
   subject,
 } from "./chart_style.ts";
-import { budgetWords, removedPart } from "./budget.ts";
+import { budgetWords } from "./budget.ts";
 import type { Column } from "./columns.ts";
 import type { Chart, Spec } from "./document.ts";
 import type { Estimate } from "./estimates.ts";

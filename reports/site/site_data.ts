@@ -6,6 +6,7 @@ import { cellName, corpusLabel, labelCells } from "../../core/schema/cell_names.
 import { type Cell, type DoneRecord, PAPER_TABLES } from "../../core/schema/schema.ts";
 import { evenlySpaced } from "../../core/util/stats.ts";
 import { measureOf } from "../beside_paper.ts";
+import { BUDGET_WORDS } from "../budget.ts";
 import { keptOfLayers } from "../charts_layers.ts";
 import type { Column } from "../columns.ts";
 import { failureFacts } from "../details.ts";
@@ -113,6 +114,7 @@ function filtersOf(row: Row, section: Section, { name }: SiteRun): Record<string
     model: section.model,
     run: name,
     method: row.methodId ?? "dense",
+    budget: isDense(row) ? "dense" : BUDGET_WORDS[row.cell.budget ?? "parameters"],
     level: isDense(row) ? "dense" : level(row.asked),
     recovery: isDense(row) ? "dense" : recoveryOf(row).caption,
     compensation: isDense(row) ? "dense" : compensationOf(row).caption,
@@ -190,7 +192,9 @@ function published() {
 }
 
 /** A cell without what has a filter of its own on the page. */
-function withoutFiltered({ recover: _r, compensate: _c, training: _t, weights: _w, ...cell }: Cell): Cell {
+function withoutFiltered(
+  { recover: _r, compensate: _c, training: _t, weights: _w, budget: _b, latency: _l, ...cell }: Cell,
+): Cell {
   return { ...cell, units: ["ffn", "kv-groups"], calibration: { corpus: "", sequences: 1, tokens: 2 } };
 }
 

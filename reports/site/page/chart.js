@@ -18,7 +18,11 @@ const POOR = ["random", "magnitude"];
 /** Vega calls the handler of tooltips for marks that have one; the page writes its text itself. */
 const TOOLTIP = { value: "shown" };
 
-const nameOf = ({ label, asked, methodId }) => methodId === null ? label : `${label} at ${level(asked)}`;
+const hasBudgets = unique(rows.map(({ filters }) => filters.budget)).filter((budget) => budget !== "dense").length > 1;
+
+/** A row in words, with what its level is a part of where rows differ in that. */
+const nameOf = ({ label, asked, methodId, filters }) =>
+  methodId === null ? label : `${label} at ${level(asked)}${hasBudgets ? ` of ${filters.budget}` : ""}`;
 
 /** Rows that no other of `list` beats on both axes. */
 export const frontRows = (list, x, y) =>
@@ -245,7 +249,7 @@ let wanted = 0;
 export async function drawChart(list, { x, y }, { width, pin }) {
   const turn = ++wanted;
   const shape =
-    ["run", "recovery", "level"].find((name) =>
+    ["budget", "run", "recovery", "level"].find((name) =>
       name !== state.colour && unique(list.map(({ filters }) => filters[name])).length > 1
     ) ?? "level";
   const points = x && y ? list.flatMap((row) => pointsOf(row, x, y, shape)) : [];

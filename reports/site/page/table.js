@@ -19,9 +19,9 @@ const rowChoices = (list) => list.map((row) => [row.id, nameOf(row), row.filters
 /** What tells rows of one name apart, below the name: settings in which `list` differs. */
 function detailsOf(list) {
   const isTimed = columnsOf(list).some(({ kind }) => kind === "throughput");
-  const names = ["model", "run", "recovery", "compensation", "units", ...isTimed ? ["machine"] : []].filter((name) =>
-    unique(list.filter(({ methodId }) => methodId).map(({ filters }) => filters[name])).length > 1
-  );
+  const names = ["model", "run", "budget", "recovery", "compensation", "units", ...isTimed ? ["machine"] : []].filter((
+    name,
+  ) => unique(list.filter(({ methodId }) => methodId).map(({ filters }) => filters[name])).length > 1);
   return ({ filters }) =>
     names.map((name) => filters[name]).filter((text) => text !== "none" && text !== "dense").join(" · ");
 }
