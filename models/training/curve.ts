@@ -16,9 +16,7 @@ export type StepNotes = Partial<
 
 /** A growing curve. */
 export interface Curve {
-  /** Rows so far. */
   rows: CurveRow[];
-  /** Adds the row of a step. */
   add(step: number, result: Pick<StepResult, "terms" | "gradientNorm">, notes?: StepNotes): CurveRow;
   /** Seconds since the curve began, those of earlier processes included. */
   seconds(): number;

@@ -20,18 +20,15 @@ import type { HiddenMask, LayerMasks } from "../masks.ts";
 import { nextTokens, scoredRowCount, scoredRows, windowBatch } from "./batches.ts";
 import { type LossTerms, type LossWeights, vocabularyLoss } from "./loss.ts";
 import { flatten } from "./device_optimizer.ts";
-import { readTensors } from "./optimizer.ts";
 import { joinTargets, type TeacherTargets } from "./teacher.ts";
 
 /** What {@linkcode batchGradients} works on. */
 export interface BatchGradientOptions {
   /** The model with adapters on, if any; base weights are frozen. */
   model: DecoderModel;
-  /** Masks per layer. */
   masks?: LayerMasks[];
   /** Factors of the masks, layer by layer; what has no mask is multiplied by its factor alone. */
   scales?: readonly LayerMasks[];
-  /** Mask of the hidden dimensions. */
   hidden?: HiddenMask;
   /** Token windows of one length. */
   windows: readonly Int32Array[];
@@ -41,7 +38,6 @@ export interface BatchGradientOptions {
   teacher?: DecoderModel;
   /** For each layer of `model`, the teacher's whose output it is compared with; its own number when absent. */
   teacherLayers?: readonly number[];
-  /** Weights of the loss terms. */
   weights: LossWeights;
   /** Tensors that get a gradient, each used by `model`, `masks`, `scales` or `hidden`. */
   variables: readonly tf.Tensor[];
@@ -184,7 +180,9 @@ export async function deviceGradients(
   const sizes = variables.slice(0, read).map(({ size }) => size);
   const place = TERMS + sizes.reduce((sum, size) => sum + size, 0);
   const rest = tf.slice(all, place, all.size - place);
-  const known = tf.tidy(() => tf.concat1d([tf.slice(all, 0, place), tf.reshape(tf.sum(tf.square(rest)), [1])]));
+  // Not every engine can sum nothing.
+  const square = () => rest.size === 0 ? tf.zeros([1]) : tf.reshape(tf.sum(tf.square(rest)), [1]);
+  const known = tf.tidy(() => tf.concat1d([tf.slice(all, 0, place), square() as tf.Tensor1D]));
   try {
     const values = await known.data() as Float32Array;
     currentEngine().check();
@@ -205,23 +203,7 @@ export async function deviceGradients(
 export async function batchGradients(
   options: BatchGradientOptions,
 ): Promise<{ terms: LossTerms; gradients: Float32Array[] }> {
-  const { windows, weights, variables } = options;
-  const allRows = scoredRowCount(windows);
-  const totals = [0, 0, 0];
-  let gradients: Float32Array[] = [];
-  for (const micro of microBatches(options)) {
-    const { sums, gradients: part } = microGradients(options, { ...micro, allRows });
-    const values = await readTensors(part);
-    const terms = await sums.data();
-    totals.forEach((sum, i) => totals[i] = sum + at(terms, i));
-    gradients = gradients.length === 0 ? values : gradients.map((sum, i) => {
-      const part = at(values, i);
-      return sum.map((x, j) => x + (part[j] ?? 0));
-    });
-    tf.dispose([sums, ...part]);
-  }
-  currentEngine().check();
-  const terms = lossTerms(totals, weights, allRows);
-  if (gradients.length !== variables.length) throw new RangeError("A gradient is missing");
+  const { terms, gradients, rest } = await deviceGradients(options, options.variables.length);
+  rest.dispose();
   return { terms, gradients };
 }

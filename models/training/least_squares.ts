@@ -166,9 +166,10 @@ export async function leastSquaresGain(
   }
 }
 
+const LAMBDA = 1e-2;
+
 /** What {@linkcode compensate} and {@linkcode compensatedWeight} are given. */
 export interface CompensationOptions {
-  lambda?: number;
   /** Tensors that the method gave, in place of the model's. */
   replaced?: Record<string, HostTensor>;
   /** Gets the relative residual of every system that did not converge. */
@@ -180,12 +181,12 @@ export async function compensatedWeight(
   model: DecoderModel,
   name: string,
   { gram, kept }: { gram: Float32Array; kept: readonly number[] },
-  { lambda = 1e-2, replaced = {}, onUnsolved = () => {} }: CompensationOptions = {},
+  { replaced = {}, onUnsolved = () => {} }: CompensationOptions = {},
 ): Promise<HostTensor> {
   const { shape, data } = replaced[name] ?? await hostTensor(model, name);
   const weight = tf.tidy(() => tf.transpose(tf.tensor2d(data, shape as [number, number])));
   try {
-    const { gain, residual } = await leastSquaresGain(weight, gram, { kept, lambda });
+    const { gain, residual } = await leastSquaresGain(weight, gram, { kept, lambda: LAMBDA });
     if (residual > 0) onUnsolved(residual);
     return { shape, data: gained(data, gain, { inputs: at(shape, 1), kept }) };
   } finally {

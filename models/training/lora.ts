@@ -21,16 +21,6 @@ export interface Adapters {
   parameters: Record<string, tf.Variable>;
 }
 
-/** Options of {@linkcode createAdapters}. */
-export interface AdapterOptions {
-  /** r: 8 in LLM-Pruner's recovery. */
-  rank: number;
-  /** The update is multiplied by alpha / r. */
-  alpha: number;
-  /** Draws the down matrices. */
-  rng: Rng;
-}
-
 /** Name of one trained tensor. */
 export function adapterName(layer: number, name: LinearName, part: "down" | "up"): string {
   return `lora.${layer}.${name}.${part}`;
@@ -38,7 +28,10 @@ export function adapterName(layer: number, name: LinearName, part: "down" | "up"
 
 /** New adapters on all linear maps, which change nothing yet: `down` uniform in +-1/sqrt(in), as PEFT draws it, `up`
  * zero. */
-export function createAdapters(config: DecoderConfig, { rank, alpha, rng }: AdapterOptions): Adapters {
+export function createAdapters(
+  config: DecoderConfig,
+  { rank, alpha, rng }: { rank: number; alpha: number; rng: Rng },
+): Adapters {
   const parameters: Record<string, tf.Variable> = {};
   config.layers.forEach((shape, layer) => {
     for (const name of LINEAR_NAMES) {

@@ -29,7 +29,6 @@ export interface LossWeights {
 export interface LossTerms {
   /** Weighted sum of the others. */
   total: number;
-  /** Cross entropy with the next token. */
   crossEntropy: number;
   /** KL(teacher || student) at the temperature, not multiplied by its square. */
   distillation: number;
@@ -65,25 +64,11 @@ function correctedProduct(
   return table.product(tf.add(tf.mul(gradient, factor), scattered));
 }
 
-/** What one chunk of rows gives. */
-interface Chunk {
-  /** Sum of the cross entropy: scalar. */
-  crossEntropy: tf.Tensor;
-  /** Sum of the divergence: scalar. */
-  distillation: tf.Tensor;
-  /** Gradient of `a CE + b KL`, summed over rows, to the hidden states: [R, D]. */
-  gradient: tf.Tensor2D;
-}
+/** The teacher's probabilities in one chunk: i32 and f32 [R, k]. */
+type ChunkTeacher = Record<"ids" | "logProbs", tf.Tensor2D>;
 
-/** The teacher's probabilities in one chunk. */
-interface ChunkTeacher {
-  /** i32 [R, k]. */
-  ids: tf.Tensor2D;
-  /** f32 [R, k]. */
-  logProbs: tf.Tensor2D;
-}
-
-/** Loss and gradient of rows with logits `scores` [R, V].
+/** Sums of both terms over rows with logits `scores` [R, V], scalars, and the gradient of `a CE + b KL` to the hidden
+ * states, [R, D].
  *
  * With p the teacher's k probabilities and r = 1 - sum p, and q the student's, the divergence over k + 1 categories is
  * sum p (log p - log q) + r (log r - log q_rest). Its gradient is q - t, where t = p on the kept tokens and q r /
@@ -98,7 +83,7 @@ function chunkLoss(
     a: number;
     b: number;
   },
-): Chunk {
+): { crossEntropy: tf.Tensor; distillation: tf.Tensor; gradient: tf.Tensor2D } {
   const { losses, gradient } = softmaxCrossEntropy(scores, targets);
   const crossEntropy = tf.sum(losses);
   if (!teacher) {
@@ -124,22 +109,15 @@ function chunkLoss(
   return { crossEntropy, distillation, gradient: correctedProduct(gradient, { factor, corrections, ids, table }) };
 }
 
-/** Targets of the scored rows. */
-export interface VocabularyTargets {
-  /** Next tokens: i32 [S]. */
-  ids: Int32Array;
-  /** The teacher's distributions; not needed when `distillation` is 0. */
-  teacher?: TeacherTargets;
-}
-
 /** `scale` times the sum over rows of `a CE + b T^2 KL`, with its gradient to `hidden`; a frozen head gets none.
  *
- * hidden [S, D] after the final norm. `onTerms` gets the sums of the two terms, [2]; the tensor is the receiver's to
+ * hidden [S, D] after the final norm; `ids` are the next tokens, i32 [S]; `teacher` is not needed when `distillation`
+ * is 0. `onTerms` gets the sums of the two terms, [2]; the tensor is the receiver's to
  * free. The gradient is made in the forward pass and multiplied by the incoming slope later. */
 export function vocabularyLoss(
   model: DecoderModel,
   hidden: tf.Tensor2D,
-  { ids, teacher }: VocabularyTargets,
+  { ids, teacher }: { ids: Int32Array; teacher?: TeacherTargets },
   { weights, scale, onTerms }: { weights: LossWeights; scale: number; onTerms(sums: tf.Tensor1D): void },
 ): tf.Scalar {
   const { crossEntropy: a, distillation, temperature } = weights;

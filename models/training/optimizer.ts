@@ -43,9 +43,7 @@ export type Moments = {
 
 /** Parameters that share a rule, a rate and a schedule. */
 export interface ParameterGroup {
-  /** Unique name. */
   name: string;
-  /** How a gradient becomes a step. */
   rule: AdamW;
   /** Peak learning rate. */
   learningRate: number;
@@ -63,9 +61,7 @@ export interface DeviceMoments {
 
 /** An optimiser and its state. Free the tensors of `device` with `forgetDevice`. */
 export interface Optimizer {
-  /** What is trained. */
   groups: ParameterGroup[];
-  /** Steps done. */
   step: number;
   /** Largest global norm of the gradient; `Infinity` leaves it alone. */
   clipNorm: number;
@@ -77,7 +73,6 @@ export interface Optimizer {
 
 /** State of an optimiser in host memory. */
 export interface OptimizerState {
-  /** Steps done. */
   step: number;
   /** Moments by `<parameter>/first` and `<parameter>/second`, each in the parameter's shape. */
   tensors: Map<string, HostTensor>;
@@ -99,9 +94,7 @@ export function createMoments(size: number): Moments {
 
 /** What one step needs besides the values. */
 export interface StepOptions {
-  /** How a gradient becomes a step. */
   rule: AdamW;
-  /** Learning rate of this step. */
   rate: number;
   /** Steps done before this one. */
   step: number;

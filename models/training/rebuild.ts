@@ -32,7 +32,6 @@ export interface TrainedParts extends ModelMasks {
 
 /** Everything that makes a pruned model again from the dense one. */
 export interface Rebuild {
-  /** Units that stay. */
   plan: PrunePlan;
   /** Vectors that the method put in place of the model's, by Hugging Face name, at dense shapes. */
   replaced: Record<string, HostTensor>;

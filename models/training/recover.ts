@@ -8,18 +8,11 @@ import type { TrainingReport } from "../../core/schema/schema.ts";
 import { endRun, finishRun, keepSnapshot, nextStep, noteStep, type RunOptions, startRun } from "./run.ts";
 import { foldParts, type TrainedParts, trainedParts } from "./rebuild.ts";
 
-/** What recovery gives besides the model. */
-export interface Recovered {
-  report: TrainingReport;
-  /** What was folded in. */
-  parts: TrainedParts;
-}
-
 /** Trains adapters or scales, as the options say, on `base`, a pruned model, against the dense `teacher`, and folds
- * them into its weights, which are replaced. Nothing but `base` changes.
+ * `parts` into its weights, which are replaced. Nothing but `base` changes.
  * @throws {UsageError} when the windows do not fit the options.
  * @throws {NumericError} when the loss is not finite. */
-export async function recoverModel(options: RunOptions): Promise<Recovered> {
+export async function recoverModel(options: RunOptions): Promise<{ report: TrainingReport; parts: TrainedParts }> {
   const { run, found } = await startRun(options);
   try {
     found?.restore();

@@ -35,7 +35,6 @@ export interface RunOptions {
   teacher: DecoderModel;
   /** For each layer of `base`, the teacher's whose hidden states it is compared with, where `base` has fewer layers. */
   teacherLayers?: readonly number[];
-  /** Steps, rates and loss. */
   options: StudentOptions;
   /** `steps * batch` windows of `tokens` ids, in order: step i reads `batch` of them from `i * batch` on. */
   windows: readonly Int32Array[];
@@ -47,28 +46,23 @@ export interface RunOptions {
   snapshots?: SnapshotPlace;
   /** Keeps the teacher's targets from one run to the next. */
   remember?: TeacherSource["remember"];
-  /** Progress in words. */
   report(message: string): void;
-  /** Aborts between steps. */
   signal: AbortSignal;
 }
 
 /** A run under way. Free it with {@linkcode endRun}. */
 export interface TrainingRun {
-  /** What it was given. */
   given: RunOptions;
   /** Targets of distillation; null without it. */
   feed: TeacherFeed | null;
   /** What learns; after the cut a smaller one. */
   student: Student;
-  /** Loss and notes so far. */
   curve: Curve;
-  /** Steps done. */
   step: number;
 }
 
 /** What the owner of a run keeps in snapshots besides adapters, moments and curve. */
-export interface OwnState {
+interface OwnState {
   /** Plain values; must survive JSON. */
   values: unknown;
   /** Arrays, f32. */
@@ -119,7 +113,14 @@ export async function startRun(given: RunOptions): Promise<{ run: TrainingRun; f
   const snapshot = snapshots ? loadSnapshot(snapshots.folder, key) : null;
   const stored = snapshot?.state as StoredState | undefined;
   const isOver = snapshot?.step === options.steps;
-  const feed = options.distillation > 0 && !isOver ? await openFeed(given) : null;
+  const feed = options.distillation > 0 && !isOver
+    ? await openTeacher({
+      ...given,
+      model: given.teacher,
+      windows: given.windows.slice(0, options.steps * options.batch),
+      options: { topK: options.teacherTokens, temperature: options.temperature },
+    })
+    : null;
   const student = createStudent(base, options, rng);
   const run: TrainingRun = { given, feed, student, curve: createCurve(stored?.curve), step: 0 };
   if (!snapshot) return { run, found: null };
@@ -127,12 +128,6 @@ export async function startRun(given: RunOptions): Promise<{ run: TrainingRun; f
   const { own: values, frozenSteps } = stored!;
   const restore = () => restoreRun(run, snapshot, frozenSteps);
   return { run, found: { values, arrays: snapshot.tensors, frozenSteps, restore } };
-}
-
-function openFeed({ teacher, options, windows, remember, report, signal }: RunOptions): Promise<TeacherFeed> {
-  const kept = { topK: options.teacherTokens, temperature: options.temperature };
-  const read = windows.slice(0, options.steps * options.batch);
-  return openTeacher({ model: teacher, windows: read, options: kept, remember, report, signal });
 }
 
 const runKey = ({ key, options, windows }: RunOptions): string =>
@@ -173,11 +168,6 @@ export async function keepSnapshot(run: TrainingRun, own: () => OwnState): Promi
   saveSnapshot(place.folder, { key: runKey(run.given), step: run.step, state, tensors });
 }
 
-/** Weight of the hidden-state error in step `step` of `steps`, from 0: it falls in a line from `hidden` to 0 after the
- * last step, because the dense model's states repair what pruning broke, but hold back what the text teaches. */
-const hiddenWeight = ({ hidden, steps }: Pick<StudentOptions, "hidden" | "steps">, step: number): number =>
-  hidden * (1 - step / steps);
-
 /** One step on the next batch: adapters and scales move unless they are `frozen`, masks get gradients. */
 export async function nextStep(
   run: TrainingRun,
@@ -192,7 +182,8 @@ export async function nextStep(
     teacher,
     teacherLayers,
     ...masks,
-    options: { ...options, hidden: hiddenWeight(options, step) },
+    // It falls to 0: the dense model's states repair what pruning broke, but hold back what the text teaches.
+    options: { ...options, hidden: options.hidden * (1 - step / options.steps) },
   });
   run.step++;
   return result;

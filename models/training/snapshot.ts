@@ -14,7 +14,6 @@ import type { HostTensor } from "../config.ts";
 export interface Snapshot {
   /** What the run is; a snapshot of another run is not used. */
   key: string;
-  /** Steps done. */
   step: number;
   /** Plain values; must survive JSON. */
   state: unknown;

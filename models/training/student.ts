@@ -16,7 +16,7 @@ import { keptLayers, type PrunePlan } from "../plan.ts";
 import { keptOfLinear } from "../surgery.ts";
 import { UNITS } from "../units.ts";
 import { fetchMoments, forgetDevice, stepOnDevice } from "./device_optimizer.ts";
-import { type BatchGradientOptions, batchGradients, deviceGradients } from "./gradients.ts";
+import { deviceGradients } from "./gradients.ts";
 import {
   adapterName,
   type Adapters,
@@ -41,7 +41,6 @@ import type { TeacherTargets } from "./teacher.ts";
 
 /** How a student learns: a run's `training`, and its `recover`. */
 export interface StudentOptions extends TrainingOptions {
-  /** What trains. */
   recover: Recovery;
 }
 
@@ -64,7 +63,6 @@ const maskField = (type: MaskType): keyof LayerMasks => type === "layer" ? "laye
 
 /** A model that learns. Free it with {@linkcode disposeStudent}; `base` stays the caller's. */
 export interface Student {
-  /** Frozen weights. */
   base: DecoderModel;
   /** `base` with the adapters on. */
   model: DecoderModel;
@@ -72,7 +70,6 @@ export interface Student {
   adapters: Adapters;
   /** Trained tensors by `scaleName`, [units] each; none with `recover: none`. */
   scales: Record<string, tf.Variable>;
-  /** Of adapters and scales. */
   optimizer: Optimizer;
   /** Whether what trains and its moments stay on the device; as the engine is faster unless set. */
   stepsOnDevice: boolean;
@@ -132,17 +129,15 @@ export interface StudentStep extends ModelMasks {
   targets?: readonly TeacherTargets[];
   /** The teacher; needed for the hidden-state loss. */
   teacher?: DecoderModel;
-  /** See {@linkcode BatchGradientOptions}. */
+  /** See `BatchGradientOptions`. */
   teacherLayers?: readonly number[];
   /** Whether adapters and scales, which have not moved yet, stay as they are: masks alone get gradients. */
   frozen?: boolean;
-  /** Weights of the loss and the micro-batch. */
   options: Pick<TrainingOptions, "crossEntropy" | "distillation" | "temperature" | "hidden" | "microBatch">;
 }
 
 /** What one step gives. */
 export interface StepResult {
-  /** Loss terms before the step. */
   terms: LossTerms;
   /** Gradients of the masks, as `masks`. */
   maskGradients: HostMasks[];
@@ -166,23 +161,6 @@ export function uploadHidden(values: Float32Array | undefined): HiddenMask | und
   return values && { mask: tf.tensor1d(values), open: values.filter((value) => value !== 0).length };
 }
 
-/** Moves what trains without reading or writing it: gives the gradients of the masks, and the norm of the others.
- * @throws {NumericError} when the norm is not finite; nothing has moved then. */
-async function moveOnDevice(
-  { optimizer }: Student,
-  work: BatchGradientOptions,
-  read: number,
-): Promise<{ terms: LossTerms; gradients: Float32Array[]; move: number }> {
-  const { terms, gradients, rest, norm } = await deviceGradients(work, read);
-  try {
-    checkNorm(norm, optimizer.step);
-    stepOnDevice(optimizer, rest, norm);
-  } finally {
-    rest.dispose();
-  }
-  return { terms, gradients, move: norm };
-}
-
 /** The scales as masks, layer by layer; undefined without scales. */
 function scaleMasks({ base, scales }: Student): LayerMasks[] | undefined {
   if (Object.keys(scales).length === 0) return undefined;
@@ -191,7 +169,8 @@ function scaleMasks({ base, scales }: Student): LayerMasks[] | undefined {
   );
 }
 
-/** Gradients of a batch; moves adapters and scales and leaves the masks to the caller. */
+/** Gradients of a batch; moves adapters and scales and leaves the masks to the caller.
+ * @throws {NumericError} when the norm of their gradient is not finite; nothing has moved then. */
 export async function studentStep(student: Student, step: StudentStep): Promise<StepResult> {
   const { windows, targets, teacher, teacherLayers, masks = [], frozen = false, options } = step;
   const layerMasks = uploadMasks(masks);
@@ -202,8 +181,11 @@ export async function studentStep(student: Student, step: StudentStep): Promise<
   ];
   const trained = frozen ? {} : trainedTensors(student);
   const names = Object.keys(trained);
+  const onDevice = student.stepsOnDevice && names.length > 0;
+  const variables = [...maskTensors, ...Object.values(trained)];
+  let left: tf.Tensor | undefined;
   try {
-    const work: BatchGradientOptions = {
+    const { terms, gradients, rest, norm } = await deviceGradients({
       model: frozen ? student.base : student.model,
       masks: masks.length > 0 ? layerMasks : undefined,
       scales: frozen ? undefined : scaleMasks(student),
@@ -214,23 +196,25 @@ export async function studentStep(student: Student, step: StudentStep): Promise<
       teacherLayers,
       weights: options,
       microBatch: options.microBatch,
-      variables: [...maskTensors, ...Object.values(trained)],
-    };
-    const onDevice = student.stepsOnDevice && names.length > 0;
-    const { terms, gradients, move } = onDevice
-      ? await moveOnDevice(student, work, maskTensors.length)
-      : { ...await batchGradients(work), move: null };
+      variables,
+    }, onDevice ? maskTensors.length : variables.length);
+    left = rest;
     let next = 0;
     const maskGradients = masks.map((layer) =>
       Object.fromEntries(Object.keys(layer).map((type) => [type, gradients[next++]])) as HostMasks
     );
     const hiddenGradient = hidden && gradients[next++];
-    if (move !== null) return { terms, maskGradients, hiddenGradient, gradientNorm: move };
+    if (onDevice) {
+      // Neither gradients nor values of what trains are read or written.
+      checkNorm(norm, student.optimizer.step);
+      stepOnDevice(student.optimizer, rest, norm);
+      return { terms, maskGradients, hiddenGradient, gradientNorm: norm };
+    }
     const slopes = Object.fromEntries(names.map((name, i) => [name, at(gradients, next + i)]));
     const gradientNorm = names.length > 0 ? await stepParameters(student.optimizer, slopes) : 0;
     return { terms, maskGradients, hiddenGradient, gradientNorm };
   } finally {
-    tf.dispose(maskTensors);
+    tf.dispose([...maskTensors, ...left ? [left] : []]);
   }
 }
 

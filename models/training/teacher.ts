@@ -24,8 +24,7 @@ export interface TeacherTargets {
   logProbs: Float32Array;
 }
 
-/** Options of {@linkcode teacherTargets}. */
-export interface TeacherOptions {
+interface TeacherOptions {
   /** Tokens kept for each position; at most the vocabulary. */
   topK: number;
   /** Logits are divided by this; 1 by default. */
@@ -87,7 +86,7 @@ export function joinTargets(parts: readonly TeacherTargets[]): TeacherTargets {
 export type TeacherFeed = (first: number, windows: readonly Int32Array[]) => Promise<TeacherTargets[]>;
 
 /** Targets computed when they are asked for, of any windows of one length. */
-export function onlineTeacher(model: DecoderModel, options: TeacherOptions): TeacherFeed {
+function onlineTeacher(model: DecoderModel, options: TeacherOptions): TeacherFeed {
   return async (_first, windows) => {
     const all = await teacherTargets(model, windowBatch(windows), options);
     const size = (at(windows, 0).length - 1) * all.topK;
@@ -107,17 +106,13 @@ const TOKENS_AT_ONCE = 1024;
 
 /** What {@linkcode openTeacher} reads. */
 export interface TeacherSource {
-  /** The dense model. */
   model: DecoderModel;
   /** Windows of one length, in the order of training. */
   windows: readonly Int32Array[];
-  /** What is kept of each distribution. */
   options: TeacherOptions;
   /** Keeps results from one run to the next. */
   remember?(key: string, compute: () => Promise<Record<string, HostTensor>>): Promise<Record<string, HostTensor>>;
-  /** Progress in words. */
   report(message: string): void;
-  /** Checked between batches. */
   signal: AbortSignal;
 }
 
