@@ -34,8 +34,6 @@ export interface Column {
   isFraction: boolean;
   /** Expected value of a guess, for accuracies. */
   chance: number | null;
-  /** Corpus of a perplexity as the run names it. */
-  corpus?: string;
   /** Window length of a perplexity, in tokens. */
   windowTokens?: number;
   /** Tasks of a mean accuracy. */
@@ -104,19 +102,6 @@ function windowCount(result: PerplexityResult): { count: string; limited: boolea
 /** The name of a corpus in CSV headers, as long as itself. */
 const slugOf = (name: string) => name.replace(/[^\w.-]/g, "_");
 
-/** The columns of a section. Text files of one name get as many of their folders before it as tell them apart. */
-export function withFolders(columns: readonly Column[]): Column[] {
-  return columns.map((column) => {
-    const { name, corpus } = column;
-    if (corpus === undefined) return column;
-    const others = columns.flatMap((own) => own.name !== name || own.corpus === corpus ? [] : own.corpus ?? []);
-    const isAlone = (folders: number) =>
-      others.every((other) => corpusLabel(other, folders) !== corpusLabel(corpus, folders));
-    const label = corpusLabel(corpus, [0, 1, 2, 3].find(isAlone));
-    return { ...column, name: label, slug: slugOf(label) + column.slug.slice(name.length) };
-  });
-}
-
 function datasetWords({ revision, split, source, sha256 }: DatasetUse): string {
   const at = revision === null ? "" : ` at ${revision}`;
   return `${split} split of ${sourceName(source)}${at}, sha256 ${sha256.slice(0, 12)}`;
@@ -140,7 +125,6 @@ function perplexityMeasurement(result: PerplexityResult): Measurement {
       key: JSON.stringify(["perplexity", name, ...identity]),
       kind: "perplexity",
       name,
-      corpus,
       metric: protocol === "c" ? "word perplexity" : "perplexity",
       slug: `${slugOf(name)}_${protocol}${windowTokens}_n${windows}`,
       count,

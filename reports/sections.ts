@@ -15,7 +15,7 @@ import {
   pruningOf,
 } from "../core/schema/schema.ts";
 import { baseName, level, unique } from "./format.ts";
-import { type Column, measurements, withFolders } from "./columns.ts";
+import { type Column, measurements } from "./columns.ts";
 import { alternatedSpeedUp, type Estimate, estimate, pairedMean, ratio } from "./estimates.ts";
 import { colours, type Display, NEUTRAL } from "./palette.ts";
 
@@ -179,7 +179,7 @@ function buildSection(first: CellRecord, others: CellRecord[], definitions: Defi
   const { displays } = definitions;
   const built = groupRows([first, ...others]).map((group) => buildRow(group, definitions));
   const found = new Map(built.flatMap(([, columns]) => columns.map((column) => [column.key, column])));
-  const columns = withFolders([...found.values()]).sort((a, b) =>
+  const columns = [...found.values()].sort((a, b) =>
     KIND_ORDER.indexOf(a.kind) - KIND_ORDER.indexOf(b.kind) ||
     nameRank(a.name) - nameRank(b.name) || (a.name < b.name ? -1 : a.name > b.name ? 1 : 0) ||
     Number(b.primary) - Number(a.primary) ||

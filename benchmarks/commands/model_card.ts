@@ -70,17 +70,11 @@ function madeSection({ record }: CardContent): string[] {
 }
 
 function sizeSection({ record: { size, denseSize }, paddedParameters }: CardContent): string[] {
-  const { hidden } = size;
-  const rows: [string, dense: number, own: number][] = [
-    ["parameters", denseSize.parameters, size.parameters],
-    ["multiply-accumulates, 64 tokens", denseSize.macs64, size.macs64],
-    ["layers", denseSize.layers.length, size.layers.length],
-    ...hidden ? [["hidden size", hidden.of, hidden.kept] as [string, number, number]] : [],
-  ];
+  const hidden = size.hidden ? `, hidden size ${size.hidden.kept} of ${size.hidden.of}` : "";
   return [
-    "## Size",
+    `${count(size.parameters)} of ${count(denseSize.parameters)} parameters, ` +
+    `${size.layers.length} of ${denseSize.layers.length} layers${hidden}.`,
     "",
-    ...table(["what", "dense", "this model"], rows.map(([what, ...sizes]) => [what, ...sizes.map(count)])),
     ...paddedParameters === undefined ? [] : [
       "Layers of unequal width were padded to the widest with zeros: the outputs are the same, and the file holds " +
       `${count(paddedParameters)} parameters.`,

@@ -25,8 +25,6 @@ export interface Validation {
   missing: string[];
   /** One sentence for every damaged file. */
   problems: string[];
-  /** Files that may be removed: half-written ones of killed processes, and records that were set aside. */
-  leftOver: string[];
 }
 
 /** Checks records (schema, name, checksum), `run.json` and stored weights of the folder `out`.
@@ -56,7 +54,6 @@ export function validateFolder(out: string): Validation {
     withoutModel: hasWeights ? 0 : kept.length,
     missing,
     problems,
-    leftOver: leftOver(out),
   };
 }
 
@@ -69,14 +66,6 @@ function weightsProblem(out: string, { file, sha256 }: Pick<StoredWeights, "file
     if (error instanceof UsageError) return error.message;
     throw error;
   }
-}
-
-function leftOver(out: string): string[] {
-  const { records, weights, cache } = runPaths(out);
-  return [out, records, weights, cache].filter(isThere).flatMap((folder) =>
-    [...Deno.readDirSync(folder)].filter(({ name }) => /\.\d+\.tmp$|\.bad\d*$/.test(name))
-      .map(({ name }) => join(folder, name))
-  );
 }
 
 const HELP = `Checks the files of a run: records against the schema and their checksums, run.json, and stored weights.
@@ -94,9 +83,8 @@ export const validate: Command = {
   // deno-lint-ignore require-await
   run: async ({ _: [dir] }) => {
     if (dir === undefined) throw new UsageError("No run given: bench validate DIR");
-    const { records, failed, weights, withoutModel, missing, problems, leftOver } = validateFolder(dir);
+    const { records, failed, weights, withoutModel, missing, problems } = validateFolder(dir);
     for (const problem of problems) console.log(problem);
-    for (const path of leftOver) console.log(`${path}: may be removed`);
     if (missing.length > 0) console.log(`${counted(missing.length, "cell")} not finished yet`);
     if (withoutModel > 0) {
       console.log(`${counted(withoutModel, "cell")} cannot be exported: "${dir}" has no folder "weights"`);

@@ -14,11 +14,9 @@ export interface NamedCell {
   cell: Cell;
 }
 
-/** What people call a corpus: reports do not show where a file of the user's lies on a machine.
- * @param folders How many of the folders that a file is in belong to its name. */
-export function corpusLabel(corpus: string, folders = 0): string {
-  if (!corpus.startsWith("file:")) return corpus;
-  return corpus.slice("file:".length).split(/[/\\]/).slice(-1 - folders).join("/") || corpus;
+/** What people call a corpus: reports do not show where a file of the user's lies on a machine. */
+export function corpusLabel(corpus: string): string {
+  return corpus.replace(/^file:(.*[/\\])?(?=.)/s, "");
 }
 
 /** How a cell's files are called, for people: {@linkcode cellName} makes sure that it can name a file. */

@@ -161,8 +161,7 @@ worldTest("exportCommand() writes models that lost a layer and hidden dimensions
   const config = JSON.parse(Deno.readTextFileSync(join(to, "config.json")));
   assertEquals([config.hidden_size, config.num_hidden_layers, config.head_dim], [20, 1, 8]);
   const card = Deno.readTextFileSync(join(to, "README.md"));
-  assertStringIncludes(card, "| layers | 2 | 1 |");
-  assertStringIncludes(card, "| hidden size | 32 | 20 |");
+  assertStringIncludes(card, "1 of 2 layers, hidden size 20 of 32.");
 });
 
 worldTest("exportCommand() finds a cell by the start of its name or id, and writes GGUF", async ({ out, store }) => {
