@@ -137,6 +137,10 @@ export function afterDepth(
   return { config: left, target: targetFrom(left, target) };
 }
 
+/** Whether layers may go that are ranked on calibration data. */
+export const ranksLayers = ({ units, dropLayers }: Pick<TargetOptions, "units" | "dropLayers">): boolean =>
+  dropLayers === undefined ? units.includes("layers") : dropLayers > 0;
+
 /** How {@linkcode resolveTarget} makes a budget. */
 export interface TargetOptions {
   /** Fraction of the resource to remove, in [0, 1). */

@@ -146,7 +146,7 @@ function calibrationWords({ cell: { calibration: { sequences, tokens, corpus, dr
 }
 
 const unitWords = ({ cell: { units, ffnMultiple, dropLayers } }: Subject): string =>
-  (dropLayers === undefined ? "" : `${counted(dropLayers, "layer")}, then `) +
+  (!dropLayers ? "" : `${counted(dropLayers, "layer")}, then `) +
   units.map((unit) => UNIT_WORDS[unit === "layers" ? "layer" : unit]).join(" and ") +
   (ffnMultiple === 1 ? "" : `, FFN widths in multiples of ${ffnMultiple}`);
 

@@ -10,6 +10,7 @@ import { getMethod } from "../../methods/mod.ts";
 import { uploadModel } from "../../models/device.ts";
 import { layerTimes, resourceOf } from "../../models/latency.ts";
 import { densePlan } from "../../models/plan.ts";
+import { ranksLayers } from "../../models/target.ts";
 import { costOf, type Resource } from "../../models/resource.ts";
 import { reloadMethodFile } from "../configuration/method_file.ts";
 import { calibrate, trainingData } from "../pipeline/calibrate.ts";
@@ -90,7 +91,7 @@ async function prunedModel(
   const waiting = <T>(work: () => Promise<T>) => clock.during("waitS", work);
   const { corpus } = cell.calibration;
   const text = { seed, data, report, signal, remember: createCache(folder, { ...scope, calibration: [] }, waiting) };
-  const calibration = needs.calibration || compensate || dropLayers !== undefined || units.includes("layers")
+  const calibration = needs.calibration || compensate || ranksLayers(cell)
     ? await calibrate(dense, { ...cell.calibration, ...text })
     : undefined;
   const { recover: trains = "none" } = cell;

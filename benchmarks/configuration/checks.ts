@@ -12,7 +12,7 @@ import { getMethod, parseOptions } from "../../methods/mod.ts";
 import type { DecoderConfig } from "../../models/config.ts";
 import type { Resource } from "../../models/resource.ts";
 import { afterDepth, resolveTarget } from "../../models/target.ts";
-import { learningOf, type ReadyConfig } from "./expand.ts";
+import { depthsOf, learningOf, type ReadyConfig } from "./expand.ts";
 
 /** Most tokens of text that a cell may be asked to hold, as 32-bit integers. */
 const MOST_TOKENS = 2 ** 30;
@@ -71,7 +71,7 @@ function checkLayerwise(config: RunConfig): void {
     recover !== undefined && recover !== "none" && `--recover ${recover}`,
     compensate !== undefined && compensate !== "none" && `--compensate ${compensate}`,
     calibration?.corpus === SELF_TEXT && "--calibration self",
-    dropLayers !== undefined && "--drop-layers",
+    dropLayers?.some((count) => count > 0) && "--drop-layers",
     units.includes("layers") && "--units layers",
   ].find((what) => what);
   if (needsAll) {
@@ -112,20 +112,22 @@ type Levels = Pick<RunConfig, "sparsity" | "units" | "dropLayers" | "ffnMultiple
 /** Checks that the units of the run can reach its levels on this model, and that each method can keep its options.
  * @throws {UsageError} that names the level or the method. */
 export function checkLevels(
-  { sparsity, units, dropLayers, ffnMultiple, methods, ...run }: Levels,
+  { sparsity, methods, ...run }: Levels,
   model: DecoderConfig,
   resource?: Resource,
 ): void {
+  const { units, ffnMultiple } = run;
   for (const level of new Set(sparsity.filter((level) => level > 0))) {
-    const target = resolveTarget(model, { sparsity: level, units, dropLayers, ffnMultiple, resource });
-    const rest = afterDepth(model, target);
     for (const { id, options } of methods) {
-      try {
-        const method = getMethod(id);
-        if (method.ownDepth) method.check?.(model, target, options, run);
-        else method.check?.(rest.config, rest.target, options, run);
-      } catch (error) {
-        throw new UsageError(`Method "${id}": ${(error as Error).message ?? error}`);
+      const method = getMethod(id);
+      for (const dropLayers of depthsOf(method, run)) {
+        const target = resolveTarget(model, { sparsity: level, units, dropLayers, ffnMultiple, resource });
+        const own = method.ownDepth ? { config: model, target } : afterDepth(model, target);
+        try {
+          method.check?.(own.config, own.target, options, run);
+        } catch (error) {
+          throw new UsageError(`Method "${id}": ${(error as Error).message ?? error}`);
+        }
       }
     }
   }

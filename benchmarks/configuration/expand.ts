@@ -6,7 +6,9 @@ import type { FoundCheckpoint } from "./checkpoints.ts";
 import { canonicalJson, sha256OfJson } from "../../core/util/canonical_json.ts";
 import type { NamedCell } from "../../core/schema/cell_names.ts";
 import { at } from "../../core/util/indexing.ts";
+import type { Method } from "../../methods/define.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
+import { ranksLayers } from "../../models/target.ts";
 import { movePaths } from "./paths.ts";
 import {
   type Cell,
@@ -93,6 +95,16 @@ export function learningOf(
   };
 }
 
+/** Numbers of layers that a method gets cells for: those of the run, unless it removes layers itself. Undefined leaves
+ * them to the method, or to what the budget needs. */
+export function depthsOf(
+  { granularity, ownDepth }: Pick<Method, "granularity" | "ownDepth">,
+  { units, dropLayers }: Pick<RunConfig, "units" | "dropLayers">,
+): (number | undefined)[] {
+  const isOwn = granularity === "layer" || (ownDepth && units.includes("layers"));
+  return dropLayers === undefined || isOwn ? [undefined] : dropLayers;
+}
+
 /** Options of a method that are not its defaults, by name. */
 function changedOptions({ id, options }: RunConfig["methods"][number]): string[] {
   const defaults = parseOptions(getMethod(id), {}) as Record<string, unknown>;
@@ -134,25 +146,26 @@ export function expandCells(
   const first = at(seeds, 0);
   add({ ...common, method: null, sparsity: 0, seed: first }, false);
   for (const choice of config.methods) {
-    const { needs, kind, version, granularity } = getMethod(choice.id);
-    const dropLayers = granularity === "layer" ? undefined : config.dropLayers;
-    // Layers are ranked on calibration data.
-    const calibrated = needs.calibration || dropLayers !== undefined || config.units.includes("layers");
+    const method = getMethod(choice.id);
+    const { needs, kind, version } = method;
     const learning = learningOf(config, kind === "learned");
     const file = fileOf?.get(choice.id);
     const own = {
       ...common,
       ...learning,
-      ...dropLayers !== undefined && { dropLayers },
       ...config.budget !== "parameters" && { budget: config.budget },
       ...latency !== undefined && { latency },
       ...file && { methodFile: file },
       method: { ...choice, ...version > 1 && { version }, changed: changedOptions(choice) },
     };
-    const isDrawn = (needs.seed ?? true) || calibrated || Object.keys(learning).length > 0;
-    for (const sparsity of config.sparsity.filter((level) => level > 0)) {
-      for (const seed of isDrawn ? seeds : [first]) {
-        add({ ...own, sparsity, seed }, calibrated || learning.compensate !== undefined);
+    for (const dropLayers of depthsOf(method, config)) {
+      const calibrated = needs.calibration || ranksLayers({ units, dropLayers });
+      const isDrawn = (needs.seed ?? true) || calibrated || Object.keys(learning).length > 0;
+      for (const sparsity of config.sparsity.filter((level) => level > 0)) {
+        for (const seed of isDrawn ? seeds : [first]) {
+          const cell = { ...own, ...dropLayers !== undefined && { dropLayers }, sparsity, seed };
+          add(cell, calibrated || learning.compensate !== undefined);
+        }
       }
     }
   }

@@ -53,7 +53,7 @@ export const FLAGS: Record<Key, Flag> = {
   budget: textFlag("NAME"),
   seeds: listFlag("LIST", number),
   units: listFlag("LIST"),
-  dropLayers: numberFlag("N"),
+  dropLayers: listFlag("LIST", number),
   ffnMultiple: numberFlag("N"),
   calibration: { value: "CORPUS|file:PATH|self[:SEQUENCES[:TOKENS[:DRAW]]]", parse: parseCalibration },
   recover: textFlag("NAME"),

@@ -30,10 +30,12 @@ import { usualForm, type WeightForm } from "../../models/device.ts";
 import { resourceOf } from "../../models/latency.ts";
 import { isShapeOnly, openModel, readShape } from "../../models/load.ts";
 import { PARAMETERS, type Resource } from "../../models/resource.ts";
+import { ranksLayers } from "../../models/target.ts";
 import { checkAgainstModel, checkGpus, checkSettings, resolveNames } from "./checks.ts";
 import { findCheckpoints, type FoundCheckpoint } from "./checkpoints.ts";
 import {
   calibrationUse,
+  depthsOf,
   expandCells,
   type Fingerprint,
   type PerplexityChoice,
@@ -291,10 +293,12 @@ function chooseForm(
 
 /** Hash of each data set that the run reads, by what it is used for. */
 async function hashData(config: ReadyConfig, calibratesByDefault: boolean): Promise<Record<string, string>> {
-  const { data, calibration, methods, compensate, perplexity, dropLayers, units } = config;
+  const { data, calibration, methods, compensate, perplexity, units } = config;
   const uses: Record<string, Pick<DatasetUse, "sha256">> = {};
-  const ranksLayers = methods.length > 0 && (dropLayers !== undefined || units.includes("layers"));
-  if ((compensate ?? "none") !== "none" || ranksLayers || methods.some(({ id }) => getMethod(id).needs.calibration)) {
+  const isRanked = methods.some(({ id }) =>
+    depthsOf(getMethod(id), config).some((dropLayers) => ranksLayers({ units, dropLayers }))
+  );
+  if ((compensate ?? "none") !== "none" || isRanked || methods.some(({ id }) => getMethod(id).needs.calibration)) {
     try {
       uses[calibrationUse(config)] = await learnedData(calibration.corpus, data);
     } catch (error) {

@@ -58,6 +58,13 @@ function nested(outer: string, fields: Record<string, unknown>): [string, Settin
 
 const setting = (value: unknown, words: string): Setting => ({ value: canonicalJson(value), words });
 
+const depthWords = (dropLayers: number | null): string =>
+  dropLayers === null
+    ? "layers as needed"
+    : dropLayers === 0
+    ? "all layers"
+    : `without ${counted(dropLayers, "layer")}`;
+
 /** Everything that decides how a cell is pruned besides method, level and seed, by name. */
 function settingsOf(cell: Cell): Map<string, Setting> {
   const { method, methodFile, units, ffnMultiple, calibration, recover, compensate, training, weights } = cell;
@@ -72,7 +79,7 @@ function settingsOf(cell: Cell): Map<string, Setting> {
     ...options,
     ["version", setting(method?.version ?? 1, settingWords("version", method?.version ?? 1))],
     ["units", setting(units, settingWords("units", units))],
-    ["dropLayers", setting(dropLayers, dropLayers ? `without ${counted(dropLayers, "layer")}` : "all layers")],
+    ["dropLayers", setting(dropLayers, depthWords(dropLayers))],
     ["budget", setting(budget, settingWords("budget", budget))],
     ["latency", setting(latency, latency ? `times ${latency.slice(0, 8)}` : "no times")],
     ["ffnMultiple", setting(ffnMultiple, settingWords("ffnMultiple", ffnMultiple))],

@@ -149,8 +149,9 @@ export const runConfigSchema = z.strictObject({
   units: listOf(unit, 1).default(["ffn", "kv-groups"]).describe(
     `what may be removed: ${unit.options.join(", ")}`,
   ),
-  dropLayers: positiveInt.optional().describe(
-    "whole layers that every method removes first, those of least block influence; other units fill the budget",
+  dropLayers: listOf(z.number().int().nonnegative(), 1).optional().describe(
+    "numbers of whole layers that go first, those of least block influence, with a cell for each; other units fill " +
+      "the budget",
   ),
   ffnMultiple: positiveInt.default(1).describe("FFN widths are multiples of this"),
   calibration: calibrationSchema.optional().describe(
@@ -224,7 +225,9 @@ export const cellSchema = z.strictObject({
   sparsity: fraction,
   seed: z.number().int().nonnegative(),
   units: z.array(unit),
-  dropLayers: positiveInt.optional().describe("whole layers that went first"),
+  dropLayers: z.number().int().nonnegative().optional().describe(
+    "whole layers that went first; absent: as many as the method or the budget needs",
+  ),
   budget: z.enum(BUDGETS).exclude(["parameters"]).optional().describe("what sparsity is a part of; absent: parameters"),
   latency: z.string().optional().describe("SHA-256 of the table of times that a budget in time is met by"),
   ffnMultiple: positiveInt,

@@ -56,6 +56,21 @@ Deno.test("expandCells() gives what draws nothing one cell for all seeds", () =>
   assertEquals(seedsOf({ methods: [{ id: "flap", options: {} }] }), [0, 1]);
 });
 
+Deno.test("expandCells() gives a cell for each depth, but one to methods that remove layers themselves", () => {
+  const methods = ["magnitude", "block-influence", "mask-prune"].map((id) => ({ id, options: {} }));
+  const of = (changes: Partial<RunConfig>) =>
+    expandCells(config({ methods, sparsity: [0.5], seeds: [0], dropLayers: [0, 2], ...changes }), RUN)
+      .flatMap(({ cell }) => cell.method ? [`${cell.method.id} ${cell.dropLayers ?? "free"}`] : []);
+  const others = ["block-influence free", "mask-prune free"];
+  assertEquals(of({ units: ["ffn", "layers"] }), ["magnitude 0", "magnitude 2", ...others]);
+  const fixed = ["magnitude 0", "magnitude 2", "block-influence free", "mask-prune 0", "mask-prune 2"];
+  assertEquals(of({ units: ["ffn"] }), fixed);
+  assertEquals(ids({ budget: "parameters" }), ids());
+  const timed = expandCells(config({ budget: "decode-ms" }), { ...RUN, latency: "t" });
+  assertEquals(timed.slice(1).filter(({ id }) => ids().includes(id)), []);
+  assertEquals([timed[0]?.id, timed[1]?.cell.latency], [ids()[0], "t"]);
+});
+
 Deno.test("expandCells() takes each cell once, and level 0 as the dense model", () => {
   assertEquals(ids({ sparsity: [0, 0.25, 0.25, 0.5], seeds: [0, 1, 0] }), ids());
   assertEquals(ids({ sparsity: [0] }).length, 1);
