@@ -52,43 +52,33 @@ folderTest("bench eval of recovered cells equals a run that asked from the start
   }
 });
 
-folderTest(
-  "bench eval --limit holds for added tasks; earlier results stay, and are replaced with --remeasure",
-  async (root) => {
-    const [out, other] = [join(root, "grown"), join(root, "other")];
-    const run = "run --model tiny --methods random --sparsity 0.5 --engine wasm --no-throughput".split(" ");
-    await succeed(...run, "--tasks", "tiny-facts", "--limit", "6", "--out", out);
-    const before = done(out).map(({ tasks }) => tasks);
-    const counts = () => done(out).map(({ tasks }) => tasks.map(({ samples: { effective } }) => effective));
-    const grow = ["eval", out, "--tasks", "tiny-agreement", "--limit", "4"];
-    await succeed(...grow);
-    assertEquals([counts(), done(out).map(({ tasks }) => tasks.slice(0, 1))], [[[6, 4], [6, 4]], before]);
-    const report = Deno.readTextFileSync(join(runPaths(out).report, "comparison.md"));
-    assertStringIncludes(report, "the first 6 (tiny-facts); the first 4 (tiny-agreement)");
-    assertStringIncludes((await succeed(...grow)).stderr, "2 finished earlier");
+folderTest("bench eval --limit holds for added tasks; replacing earlier results takes --remeasure", async (root) => {
+  const [out, other] = [join(root, "grown"), join(root, "other")];
+  const run = "run --model tiny --methods random --sparsity 0.5 --engine wasm --no-throughput".split(" ");
+  await succeed(...run, "--tasks", "tiny-facts", "--limit", "6", "--out", out);
+  const before = done(out).map(({ tasks }) => tasks);
+  const counts = () => done(out).map(({ tasks }) => tasks.map(({ samples: { effective } }) => effective));
+  const grow = ["eval", out, "--tasks", "tiny-agreement", "--limit", "4"];
+  await succeed(...grow);
+  assertEquals([counts(), done(out).map(({ tasks }) => tasks.slice(0, 1))], [[[6, 4], [6, 4]], before]);
+  const report = Deno.readTextFileSync(join(runPaths(out).report, "comparison.md"));
+  assertStringIncludes(report, "the first 6 (tiny-facts); the first 4 (tiny-agreement)");
+  assertStringIncludes((await succeed(...grow)).stderr, "2 finished earlier");
 
-    // The same task with another limit is another result: it is neither replaced in silence nor paired.
-    const all = [...grow.slice(0, -1), "all"];
-    await refused("--limit differs from the run's for tiny-agreement, which would be scored again", ...all);
-    await refused(
-      "for tiny-facts, tiny-agreement, which",
-      "eval",
-      out,
-      "--perplexity",
-      "tiny-world:a:64",
-      "--limit",
-      "all",
-    );
-    assertEquals(counts(), [[6, 4], [6, 4]]);
-    await succeed(...run, "--tasks", "tiny-facts,tiny-agreement", "--limit", "6", "--out", other);
-    const compared = (await succeed("compare", out, other)).stdout;
-    assertMatch(compared, /\| tiny-facts acc, n=6/);
-    assert(!/\| tiny-agreement acc/.test(compared), compared);
-    await succeed(...all, "--remeasure");
-    assertEquals(counts(), [[6, 400], [6, 400]]);
-    assertEquals(readRunFile(out)?.config.limit, { "tiny-facts": 6 });
-  },
-);
+  // The same task with another limit is another result: it is neither replaced in silence nor paired.
+  const all = [...grow.slice(0, -1), "all"];
+  await refused("--limit differs from the run's for tiny-agreement, which would be scored again", ...all);
+  const scored = "eval --perplexity tiny-world:a:64 --limit all".split(" ");
+  await refused("for tiny-facts, tiny-agreement, which", ...scored, out);
+  assertEquals(counts(), [[6, 4], [6, 4]]);
+  await succeed(...run, "--sparsity", "0", "--tasks", "tiny-facts,tiny-agreement", "--limit", "6", "--out", other);
+  const compared = (await succeed("compare", out, other)).stdout;
+  assertMatch(compared, /\| tiny-facts acc, n=6/);
+  assert(!/\| tiny-agreement acc/.test(compared), compared);
+  await succeed(...all.with(-1, "8"), "--remeasure");
+  assertEquals(counts(), [[6, 8], [6, 8]]);
+  assertEquals(readRunFile(out)?.config.limit, { "tiny-facts": 6, "tiny-agreement": 8 });
+});
 
 folderTest("a cell that is killed in the middle of bench eval keeps what was measured before", async (out) => {
   await succeed("run", ...PRUNED, ...FIRST, "--methods", "random", "--recover", "none", "--out", out);

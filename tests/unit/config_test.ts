@@ -40,6 +40,8 @@ Deno.test("a file may limit each task; wrong numbers and tasks are named", () =>
   const tasks = `${MINIMAL}tasks: [arc_easy, boolq]\n`;
   const { limit, numFewshot } = fromYaml(`${tasks}limit: {boolq: 50}\nnumFewshot: {boolq: 2}`);
   assertEquals([limit, numFewshot], [{ boolq: 50 }, { boolq: 2 }]);
+  const all = parseFlags(["--limit", "all"]).source;
+  assertEquals(resolveConfig([yamlSource(`${tasks}limit: 5`, "a"), all]).limit, undefined);
   const refused = { "{boolq: 0}": "limit.boolq must be more than 0: current 0", "x": "limit must be a number" };
   for (const [text, problem] of Object.entries(refused)) {
     assertThrows(() => fromYaml(`${tasks}limit: ${text}`), UsageError, problem);
