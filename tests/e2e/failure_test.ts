@@ -136,6 +136,18 @@ function mountSmall(folder: string, size: string): boolean {
   }
 }
 
+folderTest("a model or samples that cannot be written fail the cell where the disk is not full", async (out) => {
+  const changed = ["--sparsity", "0.5", "--compensate", "least-squares"];
+  for (const [place, flags] of [["weights", changed], ["lm-eval", ["--sparsity", "0", "--log-samples"]]] as const) {
+    const folder = join(out, place);
+    const { code } = await watch(run(folder, ...flags), ({ event }) => {
+      if (event === "start") Deno.writeTextFileSync(join(folder, place), "in the way");
+    });
+    assertEquals([code, kinds(folder)], [1, place === "weights" ? ["done", "error"] : ["error"]]);
+    assertStringIncludes(at(failures(folder), 0).message, place);
+  }
+});
+
 const PAGE = 4096;
 
 /** Fills a disk with one file, and returns its path. */

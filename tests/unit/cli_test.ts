@@ -188,8 +188,9 @@ Deno.test("parseRetry() takes classes, oom, all and none, and refuses others by 
 });
 
 Deno.test("classifyError() keeps one line of an error that nothing explains", () => {
-  const { kind, message } = classifyError(new TypeError(`no luck${"!".repeat(400)}\nand\nmore`));
-  assertEquals([kind, message], ["error", `TypeError: no luck${"!".repeat(300)}`.slice(0, 300)]);
+  const said = (text: string) => classifyError(new TypeError(text)).message;
+  assertEquals(said("no luck\nand\nmore"), "TypeError: no luck");
+  assertEquals(said("x".repeat(1000)).length, 300);
 });
 
 Deno.test("classifyExit() quotes one line: the last that is neither a phase nor a place in the program", () => {
