@@ -34,7 +34,7 @@ function lastLogits(
 
 /** Continues each of B rows by its `steps` most probable tokens after `prompt`, i32 [B T], which follows the tokens in
  * `cache` (none by default; it is freed). Returns i32 [steps B], step by step, and the cache with all but the last of
- * them; free it with `disposeCache`. The ids stay on the device until the end if the embedding is in one part. */
+ * them; free it with `disposeCache`. The ids stay on the device until the end. */
 export async function greedyTokens(
   model: DecoderModel,
   prompt: Int32Array,
@@ -45,7 +45,6 @@ export async function greedyTokens(
     signal?: AbortSignal;
   },
 ): Promise<{ tokens: Int32Array; cache: KvCache | null }> {
-  const staysOnDevice = model.embedding.length === 1;
   const ids: tf.Tensor1D[] = [];
   let [tokens, held]: [TokenIds, KvCache | null] = [prompt, cache];
   try {
@@ -56,7 +55,7 @@ export async function greedyTokens(
       const best = tf.argMax(scores, 1) as tf.Tensor1D;
       scores.dispose();
       ids.push(best);
-      tokens = staysOnDevice ? best : Int32Array.from(await best.data());
+      tokens = best;
     }
     const all = tf.tidy(() => ids.length === 0 ? tf.tensor1d([], "int32") : tf.concat1d(ids));
     const read = Int32Array.from(await all.data());

@@ -42,38 +42,24 @@ export function uploadVocabulary({ shape, data }: HostTensor, transposed: boolea
   });
 }
 
-/** First token of each part [V_i, D]. */
-function partStarts(parts: readonly Matrix[]): number[] {
-  let start = 0;
-  return parts.map(({ shape: [size] }) => (start += size) - size);
-}
-
 /** Token ids [N], i32: in host memory, or on the device after the last step. */
 export type TokenIds = Int32Array | tf.Tensor1D;
 
-/** Rows of the embedding: token ids [N] -> [N, D].
- * @throws {RangeError} when the ids are on the device and the embedding is in parts. */
+/** Rows of the embedding: token ids [N] -> [N, D]. */
 export function embeddingRows(parts: readonly Matrix[], tokens: TokenIds): tf.Tensor2D {
-  const [whole, ...others] = parts;
-  if (whole && others.length === 0) {
-    return tf.tidy(() => matrixRows(whole, tokens instanceof Int32Array ? tf.tensor1d(tokens, "int32") : tokens));
-  }
-  if (!(tokens instanceof Int32Array)) {
-    throw new RangeError(`Rows of an embedding in ${parts.length} parts need token ids in host memory`);
-  }
   return tf.tidy(() => {
-    const starts = partStarts(parts);
-    const partOf = Array.from(tokens, (id) => starts.findLastIndex((start) => start <= id));
-    // Part by part, then back to the order of the tokens.
-    const places = new Int32Array(tokens.length);
-    let placed = 0;
-    const rows = parts.flatMap((part, p) => {
-      const own = [...tokens.keys()].filter((i) => partOf[i] === p);
-      for (const i of own) places[i] = placed++;
-      const ids = own.map((i) => at(tokens, i) - at(starts, p));
-      return own.length === 0 ? [] : [matrixRows(part, tf.tensor1d(ids, "int32"))];
-    });
-    return tf.gather(tf.concat2d(rows, 0), tf.tensor1d(places, "int32"));
+    const ids = tokens instanceof Int32Array ? tf.tensor1d(tokens, "int32") : tokens;
+    if (parts.length === 1) return matrixRows(at(parts, 0), ids);
+    let start = 0;
+    return tf.addN(parts.map((part) => {
+      const own = tf.sub(ids, tf.scalar(start, "int32"));
+      const [size] = part.shape;
+      start += size;
+      const inside = tf.logicalAnd(tf.greaterEqual(own, 0), tf.less(own, size));
+      // A token of another part reads some row here, which counts 0 times.
+      const rows = matrixRows(part, tf.mul(own, tf.cast(inside, "int32")) as tf.Tensor1D);
+      return tf.mul(rows, tf.reshape(tf.cast(inside, "float32"), [-1, 1]));
+    })) as tf.Tensor2D;
   });
 }
 

@@ -5,7 +5,8 @@ import { take } from "../support/values.ts";
 import { at } from "../../core/util/indexing.ts";
 import type { Engine } from "../../core/engine/engine.ts";
 import { type DecoderConfig, expectedTensors, tensorNames } from "../../models/config.ts";
-import { generateTokens } from "../../models/generate.ts";
+import { generateTokens, greedyTokens } from "../../models/generate.ts";
+import { disposeCache } from "../../models/decode.ts";
 import { forward, targetLogProbs } from "../../models/decoder.ts";
 import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
 import { logits } from "../../models/vocabulary.ts";
@@ -18,6 +19,7 @@ import { teacherTargets } from "../../models/training/teacher.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
 import { toyWindows } from "../support/method_context.ts";
 import { onDevice } from "../support/device_models.ts";
+import { countTraffic } from "../support/traffic.ts";
 
 /** The largest linear map of the toy model, 32 x 32; the vocabulary of 61 x 32 takes 7808 bytes. */
 const LIMIT_BYTES = 4096;
@@ -59,6 +61,22 @@ testOnEngines("a split vocabulary gives the logits, log-probabilities and texts 
     assertClose(actual.values, expected.values, {}, `logits with ${variant}`);
     assertClose(actual.logProbs, expected.logProbs, {}, `log-probabilities with ${variant}`);
     assertEquals([actual.isGreedy, actual.ids], [expected.isGreedy, expected.ids]);
+  });
+});
+
+testOnEngines("decoding with a split vocabulary reads once, and gives the ids of the whole one", async (engine) => {
+  await bothWays(engine, async (whole, split) => {
+    const prompt = Int32Array.of(3, 60, 30, 31);
+    const decode = (model: DecoderModel) =>
+      countTraffic(async () => {
+        const { tokens, cache } = await greedyTokens(model, prompt, { batch: 2, steps: 12 });
+        if (cache) disposeCache(cache);
+        return tokens;
+      });
+    const [expected, actual] = [await decode(whole), await decode(split)];
+    assertEquals(actual.result, expected.result);
+    assert(new Set(actual.result.map((id) => Number(id > 30))).size === 2, "only one part was read");
+    assertEquals(actual.reads, 1);
   });
 });
 
