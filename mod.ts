@@ -51,6 +51,7 @@ export type { CalibrationOptions, TextOptions, TrainingData, TrainingInput } fro
 export { free, load, save } from "./benchmarks/pipeline/load.ts";
 export type { LoadedModel, LoadOptions } from "./benchmarks/pipeline/load.ts";
 export { compensate, prune } from "./benchmarks/pipeline/prune.ts";
+export { resourceOf } from "./models/latency.ts";
 export type { PrunedModel, PruneOptions } from "./benchmarks/pipeline/prune.ts";
 export { recover } from "./benchmarks/pipeline/recover.ts";
 export type { RecoverOptions } from "./benchmarks/pipeline/recover.ts";

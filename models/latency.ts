@@ -89,14 +89,15 @@ export function layerTimes({ dense, points }: LatencyTable): LayerTimes {
   };
 }
 
-/** Words of a budget's times. */
-export const TIME_WORDS = { "prefill-ms": "milliseconds of prefill", "decode-ms": "milliseconds of decoding" };
+const TIME_WORDS = { "prefill-ms": "milliseconds of prefill", "decode-ms": "milliseconds of decoding" };
+
+/** Whether a budget is a measured time. */
+export const isTime = (budget: Budget): budget is keyof typeof TIME_WORDS => budget in TIME_WORDS;
 
 /** What a budget counts; a budget in time reads its table.
  * @throws {UsageError} when it has none. */
 export function resourceOf(budget: Budget = "parameters", table?: LatencyTable): Resource {
-  if (budget === "parameters") return PARAMETERS;
-  if (budget === "macs") return MACS;
+  if (!isTime(budget)) return budget === "macs" ? MACS : PARAMETERS;
   if (!table) throw new UsageError(`A budget of ${budget} needs a table of times: give \`latency\``);
   return { name: budget, words: TIME_WORDS[budget], ofLayer: layerTimes(table).ofLayer };
 }

@@ -15,6 +15,7 @@ import { classifyExit } from "../../core/schema/failure.ts";
 import type { CellRecord, DoneRecord, LatencyTable, PerplexityResult, TaskResult } from "../../core/schema/schema.ts";
 import type { TaskDefinition } from "../../datasets/define.ts";
 import { definitionHash, selectTasks } from "../../datasets/lm_eval/task_files.ts";
+import { isTime } from "../../models/latency.ts";
 import { harnessCommit } from "../cells/environment.ts";
 import type { CellJob } from "../cells/job.ts";
 import { latencyPath, readLatency } from "../configuration/latency_table.ts";
@@ -125,7 +126,7 @@ function ownResults(record: DoneRecord, hashes?: DataHashes): DoneRecord {
 /** The table of times that the cell's budget was met by.
  * @throws {UsageError} when the folder has another one. */
 function tableOf(out: string, { cell: { budget, latency } }: DoneRecord): LatencyTable | undefined {
-  if (budget === undefined || budget === "macs") return undefined;
+  if (budget === undefined || !isTime(budget)) return undefined;
   const table = readLatency(out, budget);
   if (table && sha256OfJson(table) === latency) return table;
   throw new UsageError(

@@ -27,7 +27,7 @@ import { isFileName } from "../../datasets/text_file.ts";
 import { getMethod } from "../../methods/mod.ts";
 import type { DecoderConfig, WeightSource } from "../../models/config.ts";
 import { usualForm, type WeightForm } from "../../models/device.ts";
-import { resourceOf } from "../../models/latency.ts";
+import { isTime, resourceOf } from "../../models/latency.ts";
 import { isShapeOnly, openModel, readShape } from "../../models/load.ts";
 import { PARAMETERS, type Resource } from "../../models/resource.ts";
 import { ranksLayers } from "../../models/target.ts";
@@ -104,10 +104,10 @@ export async function prepareRun(
     ...checked,
     perplexity: await withWindows(checked.perplexity, dense),
     weights: chooseForm(checked, { engine, decoderOps: elsewhere ? undefined : decoderOps }, dense.origin),
-    ...checked.budget.endsWith("-ms") && { throughput: checked.throughput ?? throughputChoiceSchema.parse({}) },
+    ...isTime(checked.budget) && { throughput: checked.throughput ?? throughputChoiceSchema.parse({}) },
   };
   const latency = await findTimes(config, { probe, dense, elsewhere, planned, note, device: devices.device });
-  const isMeasured = latency !== undefined || !checked.budget.endsWith("-ms");
+  const isMeasured = latency !== undefined || !isTime(checked.budget);
   const resource = isMeasured ? resourceOf(config.budget, latency) : PARAMETERS;
   checkAgainstModel(config, dense.model, resource);
   const data = await hashData(config, asked.calibration === undefined);
@@ -174,7 +174,7 @@ async function findTimes(
     device?: string;
   },
 ): Promise<LatencyTable | undefined> {
-  if (budget === "parameters" || budget === "macs" || !throughput) return undefined;
+  if (!isTime(budget) || !throughput) return undefined;
   if (elsewhere) throw new UsageError(`--budget ${budget} is measured on this machine: run the cells here, too`);
   const of = { model, weights: dense.origin.sha256, form: weights, engine: probe.name, device, arithmetic };
   return await latencyTable(out, { ...of, budget, choice: throughput }, { engine: probe, planned, note });
@@ -269,10 +269,11 @@ async function countTokens(corpus: string, tokenizer: Tokenizer, enough: number)
 }
 
 /** How matrices are held: as asked, else as before in the run's folder, else as the file and the engine suggest.
- * Cells that run elsewhere hold f32: nobody knows what their engine can.
+ * Cells that run elsewhere hold f32: nobody knows what their engine can. So do those of a budget in time, since weights
+ * that change are f32: others would be faster for their form.
  * @throws {UsageError} when 16 bits are asked of an engine that has f32 only. */
 function chooseForm(
-  { weights, out, arithmetic }: RunConfig,
+  { weights, out, arithmetic, budget }: RunConfig,
   { engine, decoderOps }: { engine: EngineName; decoderOps?: boolean },
   origin: DenseModel["origin"],
 ): WeightForm {
@@ -286,8 +287,8 @@ function chooseForm(
   }
   if (weights) return weights;
   const before = decoderOps === false ? undefined : readRunFile(out);
-  return before
-    ? before.config.weights ?? "f32"
+  return before || isTime(budget) && arithmetic === "exact"
+    ? before?.config.weights ?? "f32"
     : usualForm({ origin }, { decoderOps: decoderOps ?? false, arithmetic });
 }
 

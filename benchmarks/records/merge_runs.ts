@@ -39,6 +39,10 @@ function readSource(dir: string): Source {
   return { dir, run, cells, records: records.filter(({ id }) => asked.has(id)) };
 }
 
+/** Hash of the times that a run's budget is met by. */
+const tableOf = ({ cells = [] }: Pick<RunFile, "cells">): string | undefined =>
+  cells.find(({ cell }) => cell.latency)?.cell.latency;
+
 /** What makes the numbers of two runs other ones, in words. */
 function differences({ run: a }: Source, { run: b }: Source): string[] {
   const data = Object.entries(b.fingerprint.data).filter(([use, sha256]) =>
@@ -54,6 +58,7 @@ function differences({ run: a }: Source, { run: b }: Source): string[] {
     ...a.fingerprint.weights === b.fingerprint.weights ? [] : ["weights of the model"],
     ...a.fingerprint.tokenizer === b.fingerprint.tokenizer ? [] : ["tokenizers"],
     ...data.map(([use]) => `data of ${use}`),
+    ...tableOf(a) === tableOf(b) ? [] : ["tables of times"],
     ...a.engine === b.engine ? [] : [`engines (${a.engine} and ${b.engine})`],
     ...a.config.arithmetic === b.config.arithmetic ? [] : ["arithmetic"],
     ...settings.length === 0 ? [] : [`settings (${settings.join(", ")})`],
@@ -172,6 +177,7 @@ export function mergeRuns(out: string, dirs: readonly string[]): { records: numb
     Deno.mkdirSync(records);
     // A folder without weights tells that none were passed on.
     if (dirs.some((dir) => isThere(runPaths(dir).weights))) Deno.mkdirSync(weights);
+    copy(runPaths(first.dir).latency, runPaths(folder).latency);
     for (const found of kept) copyCell(found, folder);
     Deno.writeTextFileSync(runPaths(folder).run, toJson(run));
   });
