@@ -78,15 +78,14 @@ const leftOut = (points) => {
   return state.clip === "yes" && !points.every(isPoor) ? points.filter(isPoor).map(({ row }) => row) : [];
 };
 
-/** Colours of the page's style sheet. */
-const colours = () => {
+/** Colours of the page's style sheet, until the reader's system turns dark or light. */
+let ink;
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => ink = undefined);
+function colours() {
   const style = getComputedStyle(document.documentElement);
-  return Object.fromEntries(
-    ["ink", "muted", "dense", "line", "grid", "card", "accent"].map((
-      name,
-    ) => [name, style.getPropertyValue(`--${name}`).trim()]),
-  );
-};
+  const names = ["ink", "muted", "dense", "line", "grid", "card", "accent"];
+  return Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
+}
 
 /** Range of an axis: all values, and of their intervals what takes at most a quarter more. */
 function domainOf(points, isLog) {
@@ -105,7 +104,7 @@ function domainOf(points, isLog) {
 
 /** The Vega-Lite specification. */
 function specOf(points, x, y, width) {
-  const ink = colours();
+  ink ??= colours();
   const others = publishedPoints(x, y);
   const without = new Set(leftOut(points));
   const scaled = points.filter(({ row }) => !without.has(row));
@@ -146,19 +145,20 @@ function specOf(points, x, y, width) {
     legend: kinds.length > 1 ? { title: null, symbolFillColor: ink.muted, symbolStrokeColor: ink.muted } : null,
   };
   const rule = (encoding) => ({ mark: { type: "rule", opacity: 0.6, clip: true }, encoding });
-  const positive = (list) => list.filter((p) => (!isLog.x || p.x > 0) && (!isLog.y || p.y > 0));
+  const isShown = (value, isLog) => Number.isFinite(value) && (!isLog || value > 0);
+  const shown = (list) => list.filter((p) => isShown(p.x, isLog.x) && isShown(p.y, isLog.y));
   const pinned = points.filter(({ row }) => state.pins.includes(rows[row].id));
   const layers = [
     ...others.length > 0
       ? [{
-        data: { values: positive(others) },
+        data: { values: shown(others) },
         mark: { type: "point", filled: true, color: ink.muted, opacity: 0.55, size: 60 },
         encoding: { x: cx, y: cy, tooltip: TOOLTIP },
       }]
       : [],
     ...state.front === "yes"
       ? [{
-        data: { values: positive(frontOf(points, x, y)) },
+        data: { values: shown(frontOf(points, x, y)) },
         mark: { type: "line", color: ink.muted, strokeDash: [4, 4], clip: true },
         encoding: { x: cx, y: cy, order: { field: "x", type: "quantitative" } },
       }]
@@ -190,10 +190,12 @@ function specOf(points, x, y, width) {
     width: width - 26,
     height: narrow ? 460 : 440,
     autosize: { type: "fit", contains: "padding" },
-    data: { values: positive(points) },
+    data: { values: shown(points) },
     layer: layers,
     config: {
       font: "system-ui, sans-serif",
+      // Nothing in the data is invalid, and the table reads better aloud: both would be asked of every mark.
+      mark: { invalid: null, aria: false },
       view: { stroke: null },
       axis: {
         domainColor: ink.line,

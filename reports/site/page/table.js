@@ -10,8 +10,9 @@ import { choice, el, fill, swatch } from "./dom.js";
 import { nameOf } from "./chart.js";
 import { state } from "./state.js";
 
-/** Rows that are drawn at once besides those in sight; others follow in parts of as many. */
-const AT_ONCE = 40;
+/** Rows that are drawn at once besides those in sight, and of each later part. */
+const AT_ONCE = 15;
+const LATER = 50;
 
 /** Rows as a choice, in groups of one run. */
 const rowChoices = (list) => list.map((row) => [row.id, nameOf(row), row.filters.run]);
@@ -87,7 +88,7 @@ const testLines = (column, result) => [
 ];
 
 /** Least height of a line, pixels. */
-const LINE = 30;
+const LINE = 34;
 
 /** Saves the rows and columns of the table, with fractions and full precision. */
 function saveCsv(list, all) {
@@ -221,7 +222,7 @@ function drawLines(count, first, add) {
   const own = rest = () => draw(count);
   const later = () => {
     if (rest !== own || next === count) return;
-    draw(next + AT_ONCE);
+    draw(next + LATER);
     setTimeout(later, 30);
   };
   draw(first);
