@@ -37,7 +37,8 @@ function setFilter(name, value, isOn) {
 function drawFilters(shown) {
   const boxes = [...openValues()].map(([name, values]) => {
     const chosen = state.filters[name] ?? [];
-    if (values.length < 2 && chosen.length === 0) return null;
+    const open = name === "method" ? values : values.filter((value) => value !== "dense");
+    if (open.length < 2 && chosen.length === 0) return null;
     const boxes = values.map((value) =>
       el(
         "label",

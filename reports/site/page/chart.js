@@ -250,9 +250,10 @@ let wanted = 0;
 /** Draws the chart of `list`. `pin` is told the id of a row whose point was clicked. */
 export async function drawChart(list, { x, y }, { width, pin }) {
   const turn = ++wanted;
+  const pruned = list.filter(({ methodId }) => methodId !== null);
   const shape =
     ["budget", "run", "recovery", "level"].find((name) =>
-      name !== state.colour && unique(list.map(({ filters }) => filters[name])).length > 1
+      name !== state.colour && unique(pruned.map(({ filters }) => filters[name])).length > 1
     ) ?? "level";
   const points = x && y ? list.flatMap((row) => pointsOf(row, x, y, shape)) : [];
   const start = commonStart(unique(points.map((point) => point.shape)));
