@@ -52,6 +52,18 @@ export function storedForm(w: Matrix): { tensor: tf.Tensor2D; format: number; co
   return { tensor: w, format: 0, columns };
 }
 
+/** A matrix as right factor of the native products: its input, and the attributes that go with it. */
+export function productOf(w: Matrix) {
+  const { tensor, format, columns } = storedForm(w);
+  const attributes = {
+    W: { typeOf: tensor },
+    format: { integer: format },
+    columns: { integer: columns },
+    rounded: { integer: Number(currentEngine().arithmetic === "fast") },
+  };
+  return { tensor, attributes };
+}
+
 /** The matrix in 16 bits, [rows, columns], or [columns, rows] if `transposed`. In fast arithmetic numbers are rounded
  * to bfloat16, otherwise they are exact. Null if neither format holds all of them exactly. */
 export function packMatrix(w: tf.Tensor2D, transposed = false): PackedMatrix | null {
@@ -84,13 +96,10 @@ export function denseMatrix(w: Matrix): tf.Tensor2D {
 /** `x w`, x [N, in] and w [in, out] -> [N, out], or `x wᵀ`, w [out, in], if `transposed`. For 16-bit matrices, small
  * ones, and few rows, where it reads the matrix at the speed of memory. Without a gradient. */
 export function storedProduct(x: tf.Tensor2D, w: Matrix, transposed = false): tf.Tensor2D {
-  const { tensor, format, columns } = storedForm(w);
+  const { tensor, attributes } = productOf(w);
   return decoderOp("Product", [x, tensor], 1, {
-    W: { typeOf: tensor },
-    format: { integer: format },
-    columns: { integer: columns },
+    ...attributes,
     transposed: { integer: Number(transposed) },
-    rounded: { integer: Number(currentEngine().arithmetic === "fast") },
   })[0] as tf.Tensor2D;
 }
 

@@ -7,7 +7,7 @@ import * as tf from "@tensorflow/tfjs";
 import { currentEngine } from "./engine.ts";
 import { NumericError } from "../util/errors.ts";
 import { at } from "../util/indexing.ts";
-import { isOwnProductFaster, type Matrix, PackedMatrix, storedProduct } from "./matrix.ts";
+import { isOwnProductFaster, type Matrix, PackedMatrix, productOf, storedProduct } from "./matrix.ts";
 import { decoderOp, nativeOp } from "./native_ops.ts";
 
 type Inputs = Record<string, tf.Tensor>;
@@ -95,8 +95,30 @@ function product(x: tf.Tensor2D, w: Matrix, transposed: boolean): tf.Tensor2D {
 
 /** `x w (+ bias)`: x [N, in], w [in, out], bias [out] -> [N, out]. */
 export function linear(x: tf.Tensor2D, w: Matrix, bias?: tf.Tensor1D): tf.Tensor2D {
-  const out = product(x, w, false);
-  return bias ? tf.add(out, bias) : out;
+  return withBias(product(x, w, false), bias);
+}
+
+const withBias = (x: tf.Tensor2D, bias?: tf.Tensor1D): tf.Tensor2D => bias ? tf.add(x, bias) : x;
+
+/** {@linkcode linearLowRank} without a bias, in one native operation, and its gradients in another. */
+function nativeLowRank(
+  x: tf.Tensor2D,
+  w: PackedMatrix,
+  { down, up, scale }: { down: tf.Tensor2D; up: tf.Tensor2D; scale: number },
+): tf.Tensor2D {
+  const { tensor, attributes } = productOf(w);
+  const all = { ...attributes, scale: { float: scale } };
+  return withGradient(
+    { x, down, up },
+    () => {
+      const [out, inner] = decoderOp("LowRank", [x, tensor, down, up], 2, all);
+      return { out, saved: [x, down, up, inner] };
+    },
+    (dy, [x, down, up, inner]) => {
+      const [dx, dDown, dUp] = decoderOp("LowRankGradient", [x, tensor, down, up, inner, dy], 3, all);
+      return { x: () => dx, down: () => dDown, up: () => dUp };
+    },
+  ) as tf.Tensor2D;
 }
 
 /** A linear map with a low-rank update: `x w + scale (x down) up (+ bias)`; x [N, in], w [in, out], down [in, r],
@@ -108,6 +130,9 @@ export function linearLowRank(
   bias?: tf.Tensor1D,
 ): tf.Tensor2D {
   const isPacked = w instanceof PackedMatrix;
+  if (isPacked && currentEngine().arithmetic === "fast") {
+    return withBias(nativeLowRank(x, w, { down, up, scale }), bias);
+  }
   const inputs: Inputs = isPacked ? { x, down, up } : { x, w, down, up };
   const out = withGradient(
     inputs,
@@ -128,7 +153,7 @@ export function linearLowRank(
       };
     },
   ) as tf.Tensor2D;
-  return bias ? tf.add(out, bias) : out;
+  return withBias(out, bias);
 }
 
 /** `x tableᵀ`: x [N, D], table [V, D] -> [N, V]. The tied output projection. */

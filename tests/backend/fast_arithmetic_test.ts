@@ -4,6 +4,7 @@ import { assert, assertEquals } from "@std/assert";
 import { attention } from "../../core/engine/attention.ts";
 import { startEngine } from "../../core/engine/engine.ts";
 import { FEW_ROWS, packMatrix, storedProduct } from "../../core/engine/matrix.ts";
+import { linearLowRank } from "../../core/engine/ops.ts";
 import { at } from "../../core/util/indexing.ts";
 import { createRng } from "../../core/util/rng.ts";
 import { rotaryTables } from "../../models/rope.ts";
@@ -68,6 +69,37 @@ testFast("fast storedProduct() is the product of rounded factors, of whole panel
       assertClose(await product.data(), expected, { atol: 1e-4, rtol: 1e-4 }, `${rows} x ${depth} x ${columns}`);
     }
     tf.dispose(products);
+  }
+});
+
+testFast("fast linearLowRank() and its gradients are those of its formula where nothing is rounded", async () => {
+  const scale = 1.5;
+  for (const [n = 0, width = 0, out = 0, rank = 0] of [[70, 40, 50, 3], [9, 64, 64, 8], [4, 16, 130, 20]]) {
+    const whole = (rows: number, columns: number) => tf.tensor2d(normal(rows * columns).map(rounded), [rows, columns]);
+    const results = tf.tidy(() => {
+      const [x, w, down, up, slope] = [
+        whole(n, width),
+        whole(width, out),
+        whole(width, rank),
+        whole(rank, out),
+        whole(n, out),
+      ];
+      const packed = packMatrix(w);
+      assert(packed);
+      const plain = (x: tf.Tensor, down: tf.Tensor, up: tf.Tensor) =>
+        tf.add(tf.matMul(x, w), tf.mul(tf.matMul(tf.matMul(x, down), up), scale));
+      const fused = (x: tf.Tensor, down: tf.Tensor, up: tf.Tensor) =>
+        linearLowRank(x as tf.Tensor2D, packed, { down: down as tf.Tensor2D, up: up as tf.Tensor2D, scale });
+      return [plain, fused].map((map) => {
+        const slopes = tf.grads((x, down, up) => tf.sum(tf.mul(map(x!, down!, up!), slope)))([x, down, up]);
+        return [map(x, down, up), ...slopes];
+      });
+    });
+    const [expected, found] = await Promise.all(results.map((all) => Promise.all(all.map((t) => t.data()))));
+    for (const i of [0, 1, 2, 3]) {
+      assertClose(at(found!, i), at(expected!, i), { atol: 2e-4, rtol: 1e-4 }, `${n} x ${width} x ${out}: result ${i}`);
+    }
+    tf.dispose(results);
   }
 });
 

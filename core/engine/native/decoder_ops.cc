@@ -10,6 +10,7 @@
 #include "attention.h"
 #include "decode.h"
 #include "elementwise.h"
+#include "low_rank.h"
 #include "product.h"
 #include "product_bf16.h"
 #include "tensorflow/c/kernels.h"
@@ -27,7 +28,7 @@ StatusPointer newStatus() { return {TF_NewStatus(), TF_DeleteStatus}; }
 struct Attributes {
   int32_t batch = 1, groups = 1, headsPerGroup = 1, threads = 1;
   int32_t format = 0, columns = 0, transposed = 0, rounded = 0, activation = 0, window = 0;
-  float epsilon = 0, scoreScale = 1, residualScale = 1;
+  float epsilon = 0, scale = 1, scoreScale = 1, residualScale = 1;
 };
 
 const struct {
@@ -43,6 +44,7 @@ const struct {
   const char* name;
   float Attributes::*field;
 } kNumbers[] = {{"epsilon", &Attributes::epsilon},
+                {"scale", &Attributes::scale},
                 {"score_scale", &Attributes::scoreScale},
                 {"residual_scale", &Attributes::residualScale}};
 
@@ -176,15 +178,41 @@ maskprune::Weights weights(const Attributes& a, Call& call, int index, long colu
   return {call.bytes(index), format, call.rows(index), columns, stride};
 }
 
-// x [N, depth], weights -> x W [N, columns], or x Wt [N, rows]. `rounded`: x may be rounded to bfloat16 as W is.
+// x [N, depth] times W or its transpose. Many rows are rounded to bfloat16 where `rounded` is set and W is in it.
+void multiply(const Attributes& a, const maskprune::Weights& w, bool transposed, long rows, const float* x, float* y) {
+  const bool isRounded = a.rounded && w.format == maskprune::kBf16 && rows > maskprune::kFewRows;
+  (isRounded ? maskprune::productBf16 : maskprune::product)(w, transposed, rows, a.threads, x, y);
+}
+
+// x [N, depth], weights -> x W [N, columns], or x Wt [N, rows].
 void product(const Attributes& attributes, Call& call) {
   const auto w = weights(attributes, call, 1, attributes.columns);
   const long rows = call.rows(0);
   float* y = call.output(0, {rows, attributes.transposed ? w.rows : w.columns});
-  if (!y) return;
-  const bool isRounded = attributes.rounded && w.format == maskprune::kBf16 && rows > maskprune::kFewRows;
-  (isRounded ? maskprune::productBf16 : maskprune::product)(w, attributes.transposed, rows, attributes.threads,
-                                                            call.input(0), y);
+  if (y) multiply(attributes, w, attributes.transposed, rows, call.input(0), y);
+}
+
+// x [N, in], weights [in, out], down [in, r], up [r, out] -> x W + scale (x down) up [N, out]; scale (x down) [N, R].
+void lowRank(const Attributes& attributes, Call& call) {
+  const auto w = weights(attributes, call, 1, attributes.columns);
+  const maskprune::LowRank s{call.rows(0), w.rows, w.columns, call.columns(2), attributes.scale, attributes.threads};
+  float* y = call.output(0, {s.rows, s.out});
+  float* inner = call.output(1, {s.rows, s.padded()});
+  if (!y || !inner) return;
+  multiply(attributes, w, false, s.rows, call.input(0), y);
+  maskprune::lowRank(s, call.input(0), call.input(2), call.input(3), inner, y);
+}
+
+// The same with the second result and the gradient of the first -> the gradients of x, down and up.
+void lowRankGradient(const Attributes& attributes, Call& call) {
+  const auto w = weights(attributes, call, 1, attributes.columns);
+  const maskprune::LowRank s{call.rows(0), w.rows, w.columns, call.columns(2), attributes.scale, attributes.threads};
+  float* dx = call.output(0, {s.rows, s.in});
+  float* dDown = call.output(1, {s.in, s.rank});
+  float* dUp = call.output(2, {s.rank, s.out});
+  if (!dx || !dDown || !dUp) return;
+  multiply(attributes, w, true, s.rows, call.input(5), dx);
+  maskprune::lowRankGradient(s, call.input(0), call.input(2), call.input(3), call.input(4), call.input(5), dx, dDown, dUp);
 }
 
 // A matrix in f32 -> its numbers, or those of its transpose, in 16 bits, two in an integer; and [1] whether all fit.
@@ -332,6 +360,11 @@ const bool registered = [] {
   add<unpack>("MaskPruneUnpack", {"w: int32"}, {"y: float"}, {"format: int", "columns: int"});
   add<product>("MaskPruneProduct", {"x: float", "w: W"}, {"y: float"},
                {"W: {float, int32}", "format: int", "columns: int", "transposed: int", "rounded: int"});
+  const Names lowRankAttributes{"W: {float, int32}", "format: int", "columns: int", "rounded: int", "scale: float"};
+  add<lowRank>("MaskPruneLowRank", {"x: float", "w: W", "down: float", "up: float"}, {"y: float", "inner: float"}, lowRankAttributes);
+  add<lowRankGradient>("MaskPruneLowRankGradient",
+                       {"x: float", "w: W", "down: float", "up: float", "inner: float", "dy: float"},
+                       {"dx: float", "d_down: float", "d_up: float"}, lowRankAttributes);
   add<decodeLayer>("MaskPruneDecodeLayer", decodeInputs(), {"y: float"},
                    {"W: {float, int32}", "format: int", "columns: int", "groups: int", "heads_per_group: int",
                     "epsilon: float", "score_scale: float", "residual_scale: float", "activation: int", "window: int"});
@@ -342,7 +375,7 @@ const bool registered = [] {
 
 // Goes up with every change of the operations' names, inputs or attributes, so that a library from before is refused rather
 // than called.
-extern "C" int maskprune_interface() { return 4; }
+extern "C" int maskprune_interface() { return 5; }
 
 // Whether products of bfloat16 were compiled for this processor.
 extern "C" int maskprune_bf16() { return maskprune::kHasBf16Products; }
