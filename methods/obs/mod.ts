@@ -9,13 +9,13 @@
  *
  * Statistics: `sequential` takes A of each map on the stream of the maps that are already cut, as SparseGPT's code does,
  * whose layer-wise frame SlimGPT shares. They are also corrected if the run compensates. `dense` takes A of the dense
- * model, so that one pass serves every sparsity. S is the dense model's in both.
+ * model, so that one pass serves every sparsity, as S is in both: it is the default for `kfac`.
  *
  * Cost: one forward pass over the calibration data (dense), or three at each sparsity (sequential), for `kfac` one
  * backward pass as well, and O(F^3) a layer.
  *
- * Deviations: the remaining weights change only if the run compensates (`--compensate least-squares-in-turn`, as both
- * papers do). Every layer has the same width, where SlimGPT's rise from layer to layer.
+ * Deviations: the remaining weights change only if the run compensates (`--compensate least-squares-in-turn`), where both
+ * papers always change them. Every layer has the same width, where SlimGPT's rise from layer to layer.
  *
  * @module
  */
@@ -35,8 +35,9 @@ const options = z.strictObject({
   error: z.enum(["plain", "kfac"]).default("plain").describe(
     "cost of a removal: plain, the squared error of the block's output; kfac, weighted by the gradient of the loss",
   ),
-  statistics: z.enum(["sequential", "dense"]).default("dense").describe(
-    "sequential: each layer after the layers already cut; dense: the dense model, once for all levels",
+  statistics: z.enum(["sequential", "dense"]).optional().describe(
+    "sequential: each layer after the layers already cut; dense: the dense model, once for all levels; " +
+      "default: dense for kfac, else sequential",
   ),
 });
 
@@ -64,7 +65,7 @@ async function pruneInTurn(context: MethodContext<unknown>, error: RemovalError)
 /** Greedy removal by the inverse Gram matrix. */
 export const obs: Method<typeof options> = defineMethod({
   id: "obs",
-  version: 2,
+  version: 3,
   summary: "Removes the cheapest units one after the other, with the inverse Gram matrix updated",
   source: "Kurtic et al. 2023, arXiv:2302.04089 (ZipLM); Ling et al. 2024, arXiv:2412.18110 (SlimGPT)",
   display: { order: 6, colour: "#C01884" },
@@ -73,7 +74,7 @@ export const obs: Method<typeof options> = defineMethod({
   options,
   uniformLayers: () => true,
   async prune(context) {
-    const { error, statistics } = context.options;
+    const { error, statistics = error === "kfac" ? "dense" : "sequential" } = context.options;
     if (statistics === "sequential") return await pruneInTurn(context, error);
     const scores = await removalScores(context, error);
     const raisedRidges = scores.reduce((sum, { raises: [own = 0] }) => sum + own, 0);

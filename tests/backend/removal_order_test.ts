@@ -248,7 +248,8 @@ testOnEngines("obs removes exactly the planted dead channels, heads and groups, 
 testOnEngines("obs reads the statistics that compensation reads, once", async () => {
   using model = await onDevice(toySource({}));
   const cache = new Map();
-  const context = methodContext({ model, options: obs.options.parse({}), calibration: toyWindows(4, 16), cache });
+  const options = obs.options.parse({ statistics: "dense" });
+  const context = methodContext({ model, options, calibration: toyWindows(4, 16), cache });
   await obs.prune(context);
   assertEquals([...cache.keys()], ["gram matrices", "removal scores, plain error"]);
 });
