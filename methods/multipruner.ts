@@ -12,7 +12,8 @@
  * Stages, as parts of the removal: `layers` (the authors: 0.44), then `channels` (0.52), attention units the rest. The
  * authors' code gives 0.1 : 0.9 : 0 to 0.5 : 0.5 : 0 for models with grouped queries.
  *
- * Cost: one forward pass over `windows` windows for every layer that may lose something, at each removal.
+ * Cost: at each removal, a forward pass over `windows` windows from every layer on that may lose something. The inputs of
+ * all layers for these windows are held.
  *
  * Deviations: whole layers go, where the authors remove attention and FFN blocks apart. The parts are of the budget,
  * theirs of all parameters with the embedding. Attention goes as long as it fits, and channels fill the budget. With
@@ -26,8 +27,9 @@ import { giveWay } from "../core/engine/give_way.ts";
 import { UsageError } from "../core/util/errors.ts";
 import { at } from "../core/util/indexing.ts";
 import type { UnitType } from "../core/schema/schema.ts";
-import { forward, targetLogProbs } from "../models/decoder.ts";
+import { targetLogProbs } from "../models/decoder.ts";
 import type { DecoderModel } from "../models/device.ts";
+import { createPass, disposePass, embed, finalStates, type LayerRun, runLayers } from "../models/layers.ts";
 import { keptMasks } from "../models/masks.ts";
 import { densePlan, type PrunePlan } from "../models/plan.ts";
 import { costOf } from "../models/resource.ts";
@@ -60,25 +62,33 @@ export const multipruner: Method<typeof options> = defineMethod({
   options,
   uniformLayers: ({ uniform }) => uniform,
   async prune(context) {
-    const { model: { config }, target, options } = context;
-    if (target.sparsity === 0) return { plan: densePlan(config) };
-    const search = await startSearch(context);
-    const left = (removed: number) => target.whole - removed * (target.whole - target.budget);
-    if (target.units.includes("ffn") && target.units.includes("kv-groups")) {
-      await search.removeLayers(left(options.layers));
+    const { model, target, calibration, options, signal } = context;
+    if (target.sparsity === 0) return { plan: densePlan(model.config) };
+    const scorer = createScorer(model, calibration.slice(0, options.windows), signal);
+    try {
+      return { plan: await removeInStages(context, scorer) };
+    } finally {
+      scorer.dispose();
     }
-    const hasFfn = target.units.includes("ffn");
-    if (hasFfn) await search.narrow("ffn", left(options.layers + options.channels));
-    const attention = target.units.filter((type) => type !== "ffn");
-    // One unit of attention is worth many channels, which fill the budget.
-    if (hasFfn) {
-      for (const type of attention) await search.narrow(type, target.budget, target.budget);
-      await search.narrow("ffn", target.budget);
-    }
-    for (const type of attention) await search.narrow(type, target.budget);
-    return { plan: search.finish() };
   },
 });
+
+async function removeInStages(context: MethodContext<Options>, scorer: Scorer): Promise<PrunePlan> {
+  const { target: { units, whole, budget }, options } = context;
+  const search = await startSearch(context, scorer);
+  const left = (removed: number) => whole - removed * (whole - budget);
+  const hasFfn = units.includes("ffn");
+  const attention = units.filter((type) => type !== "ffn");
+  if (hasFfn && units.includes("kv-groups")) await search.removeLayers(left(options.layers));
+  if (hasFfn) {
+    await search.narrow("ffn", left(options.layers + options.channels));
+    // One unit of attention is worth many channels, which fill the budget.
+    for (const type of attention) await search.narrow(type, budget, budget);
+    await search.narrow("ffn", budget);
+  }
+  for (const type of attention) await search.narrow(type, budget);
+  return search.finish();
+}
 
 /** Losses closer than this are equal: engines differ by less. */
 const TIE = 1e-5;
@@ -92,72 +102,102 @@ interface Move {
 
 const isGone = ({ kvGroups }: LayerShape) => kvGroups === 0;
 
-async function startSearch(context: MethodContext<Options>) {
-  const { model, target, calibration, options: { uniform, step, windows }, report, signal } = context;
+/** Scores plans that are the settled one up to some layer: the inputs of all layers are held, [B T, D] of each batch. */
+function createScorer(model: DecoderModel, windows: readonly Int32Array[], signal: AbortSignal) {
+  const { config } = model;
+  const batches = calibrationBatches(windows);
+  const passes = batches.map((batch) => createPass(config, batch));
+  const inputs = batches.map(({ tokens }) => [embed(model, tokens)]);
+
+  /** A batch through the layers from `from` on. */
+  const run = (i: number, plan: PrunePlan, from: number, each?: LayerRun["each"]) =>
+    tf.tidy(() => {
+      const masks = plan.layers.map((kept, l) => keptMasks(kept, at(config.layers, l)));
+      const x = tf.clone(at(at(inputs, i), from));
+      return runLayers(model, x, at(passes, i), {
+        masks,
+        layers: model.layers.entries().drop(from),
+        ...each && { each },
+      });
+    });
+
+  return {
+    async lossOf(plan: PrunePlan, from: number): Promise<number> {
+      let sum = 0;
+      for (const [i, batch] of batches.entries()) {
+        await giveWay(signal);
+        const rows = tf.tidy(() => scoredRows(finalStates(model, run(i, plan, from)), batch));
+        const { logProbs } = await targetLogProbs(model, rows, nextTokens(batch));
+        rows.dispose();
+        sum -= logProbs.reduce((a, b) => a + b, 0) / (batch.length - 1);
+      }
+      return sum / windows.length;
+    },
+    settle(plan: PrunePlan, from: number): void {
+      for (const [i, own] of inputs.entries()) {
+        tf.dispose(own.splice(from + 1));
+        run(i, plan, from, (state) => own.push(tf.keep(state)));
+      }
+    },
+    dispose(): void {
+      tf.dispose(inputs);
+      for (const pass of passes) disposePass(pass);
+    },
+  };
+}
+
+type Scorer = ReturnType<typeof createScorer>;
+
+/** Removals, each of which is the cheapest of its candidates. */
+async function startSearch(context: MethodContext<Options>, scorer: Scorer) {
+  const { model, target, options: { uniform, step }, report } = context;
   const { config } = model;
   const scores = await magnitudes(model);
-  const batches = calibrationBatches(calibration.slice(0, windows));
+  /** The first layer that has changed since the scorer last heard of it. */
+  let stale = 0;
   let shapes = config.layers.map((shape) => ({ ...shape }));
   const done: Move[] = [];
   const after = (move: Move) => shapes.map((shape, l) => move.layers.includes(l) ? move.after : shape);
   const cost = (given = shapes) => costOf(target.resource, config, given.filter((shape) => !isGone(shape)));
   const planOf = (given: readonly LayerShape[]): PrunePlan => keepWidths(scores, given);
 
-  async function lossOf(plan: PrunePlan): Promise<number> {
-    const masks = plan.layers.map((kept, l) => keptMasks(kept, at(config.layers, l)));
-    let sum = 0;
-    try {
-      for (const batch of batches) {
-        await giveWay(signal);
-        const rows = tf.tidy(() => scoredRows(forward(model, batch, { masks }), batch));
-        const { logProbs } = await targetLogProbs(model, rows, nextTokens(batch));
-        rows.dispose();
-        sum -= logProbs.reduce((a, b) => a + b, 0) / (batch.length - 1);
-      }
-      return sum;
-    } finally {
-      for (const layer of masks) tf.dispose(Object.values(layer) as tf.Tensor[]);
-    }
-  }
-
   /** Makes the move that raises the loss least; false if there is none. */
   async function moveOn(moves: readonly Move[]): Promise<boolean> {
     let [best, least] = [moves[0], Infinity];
-    for (const move of moves.length > 1 ? moves : []) {
-      const loss = await lossOf(planOf(after(move)));
-      if (loss < least - TIE) [best, least] = [move, loss];
+    if (moves.length > 1) {
+      scorer.settle(planOf(shapes), stale);
+      stale = config.layers.length;
+      for (const move of moves) {
+        const loss = await scorer.lossOf(planOf(after(move)), at(move.layers, 0));
+        if (loss < least - TIE) [best, least] = [move, loss];
+      }
     }
     if (!best) return false;
     shapes = after(best);
     done.push(best);
+    stale = Math.min(stale, at(best.layers, 0));
     report(`${Math.round(100 * (1 - cost() / target.whole))} % removed`);
     return true;
   }
 
-  const groups = () => {
-    const staying = [...shapes.keys()].filter((l) => !isGone(at(shapes, l)));
-    return uniform ? [staying] : staying.map((l) => [l]);
-  };
+  const staying = () => [...shapes.keys()].filter((l) => !isGone(at(shapes, l)));
 
   return {
     /** Removes layers until at most `goal` is left, as long as that leaves the budget. */
     async removeLayers(goal: number): Promise<void> {
-      const moves = () =>
-        [...shapes.keys()].filter((l) => !isGone(at(shapes, l))).map((l): Move => ({
-          layers: [l],
-          before: at(shapes, l),
-          after: layerShape(() => 0),
-        })).filter((move) => cost(after(move)) >= target.budget);
+      const removal = (l: number): Move => ({ layers: [l], before: at(shapes, l), after: layerShape(() => 0) });
+      const moves = () => staying().map(removal).filter((move) => cost(after(move)) >= target.budget);
       while (cost() > goal && await moveOn(moves()));
     },
 
     /** Narrows layers until at most `goal` is left, or each has one unit, as long as that leaves `least`. */
     async narrow(type: UnitType, goal: number, least = 0): Promise<void> {
       const { width } = UNITS[type];
+      const channelsAtOnce = uniform ? 1 : Math.max(1, Math.round(step * at(config.layers, 0).ffnChannels));
       const moves = () =>
-        groups().flatMap((layers): Move[] => {
+        (uniform ? [staying()] : staying().map((l) => [l])).flatMap((layers): Move[] => {
           const before = at(shapes, at(layers, 0));
-          const smaller = narrower(type, before);
+          const smaller = type === "ffn" ? below(before.ffnChannels, channelsAtOnce) : widthOf(before, type) - 1;
           return smaller < 1 ? [] : [{ layers, before, after: { ...before, [width]: smaller } }];
         }).filter((move) => cost(after(move)) >= least);
       while (cost() > goal && await moveOn(moves()));
@@ -186,11 +226,6 @@ async function startSearch(context: MethodContext<Options>) {
   /** Next smaller FFN width that the run allows. */
   function below(channels: number, count = 1): number {
     return target.ffnMultiple * Math.floor((channels - count) / target.ffnMultiple);
-  }
-
-  function narrower(type: UnitType, shape: LayerShape): number {
-    if (type !== "ffn") return widthOf(shape, type) - 1;
-    return below(shape.ffnChannels, uniform ? 1 : Math.round(step * at(config.layers, 0).ffnChannels));
   }
 }
 
