@@ -66,8 +66,8 @@ folderTest("loadMethodFile() says what is wrong with a file", async (write) => {
 
 folderTest("prepareRun() takes all methods of a file, or those that the run names", async (write) => {
   const second = methodText("pair-b").replace(/import .*/g, "").replace("export const mine", "export const other");
-  const path = write("pair.ts", methodText("pair-a") + second);
-  const methodsOf = async (methods: string[]) => {
+  const pair = write("pair.ts", methodText("pair-a") + second);
+  const methodsOf = async (methods: string[], path = pair) => {
     const asked = runConfigSchema.parse({
       methods: methods.map((id) => ({ id })),
       methodFile: [path],
@@ -80,6 +80,9 @@ folderTest("prepareRun() takes all methods of a file, or those that the run name
   };
   assertEquals(await methodsOf(["random"]), ["random", "pair-a", "pair-b"]);
   assertEquals(await methodsOf(["pair-b", "random"]), ["pair-b", "random"]);
+  const check = "check: () => { throw new TypeError('no luck'); }, needs:";
+  const odd = write("odd.ts", methodText("odd").replace("needs:", check));
+  await assertRejects(() => methodsOf([], odd), UsageError, 'Method "odd": no luck');
 });
 
 Deno.test("expandCells() names the file of a method; its contents decide the id, its path does not", () => {
