@@ -5,7 +5,7 @@
 import { at } from "../core/util/indexing.ts";
 import { budgetWords, realised } from "./budget.ts";
 import { FONT } from "./draw.ts";
-import { level, unique, wrapped } from "./format.ts";
+import { level, SPREAD_WORDS, unique, wrapped } from "./format.ts";
 import { NEUTRAL } from "./palette.ts";
 import { type Column, qualityText } from "./columns.ts";
 import type { Spec } from "./document.ts";
@@ -130,13 +130,6 @@ export function methodColour(lines: readonly Line[], legend: Spec): Spec {
 
 /** Percent of the budget's resource really removed, mean over seeds. */
 export const removed = (row: Row): number => 100 * realised(row);
-
-const SPREAD_WORDS: Record<Estimate["spreadOf"], string> = {
-  seeds: "sample sd over seeds",
-  stderr: "standard error of one run",
-  repeats: "sample sd over repeats",
-  interval: "95 % intervals",
-};
 
 /** What the error bars of these estimates are, in words. */
 export function barWords(estimates: Estimate[]): string {

@@ -18,12 +18,10 @@ import {
 import type { Chart, Spec } from "./document.ts";
 import { level, unique } from "./format.ts";
 import type { Column } from "./columns.ts";
-import { NEUTRAL } from "./palette.ts";
+import { NEUTRAL, SHAPES } from "./palette.ts";
 import { boundsOf, type Estimate } from "./estimates.ts";
 import { type Row, type Section } from "./sections.ts";
 import { paretoFront } from "./pareto.ts";
-
-const SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"];
 
 /** A row by speed (x) and quality (y), with the ends of its bars. */
 interface Point {

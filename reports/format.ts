@@ -101,3 +101,11 @@ export function pValue({ p, isFloor }: { p: number; isFloor: boolean }): string 
 export function seconds(value: number): string {
   return value.toFixed(decimals(value, 3, 2));
 }
+
+/** What a spread is of, in words. */
+export const SPREAD_WORDS = {
+  seeds: "sample sd over seeds",
+  stderr: "standard error of one run",
+  repeats: "sample sd over repeats",
+  interval: "95 % intervals",
+};

@@ -21,6 +21,9 @@ export const NEUTRAL = {
 /** Colours of sparsity levels inside one method's panel, from light to heavy pruning. */
 export const LEVEL_COLOURS = ["#56B4E9", "#0072B2", "#E69F00", "#D55E00", "#CC79A7", "#8C6D31"] as const;
 
+/** Symbols of points, for what colours do not say. */
+export const SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"] as const;
+
 /** Place of a method in tables and legends, and its colour. */
 export interface Display {
   order: number;

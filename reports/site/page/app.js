@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { unique } from "../../format.ts";
+import { SPREAD_WORDS, unique } from "../../format.ts";
 import { cellCard } from "./cell.js";
 import { drawChart, frontRows, nameOf } from "./chart.js";
 import { failures, FILTERS, rows, sections } from "./data.js";
@@ -110,17 +110,10 @@ function drawAxes({ known, x, y }) {
   );
 }
 
-const BAR_WORDS = {
-  seeds: "sample sd over seeds",
-  stderr: "standard error of one run",
-  repeats: "sample sd over repeats",
-  interval: "95 % intervals",
-};
-
 function drawChartNote(shown, { x, y }) {
   const kinds = unique(shown.flatMap((row) => y?.column && row.values.get(y.column.key)?.spreadOf || []));
   const texts = [
-    ...kinds.length > 0 ? [`Bars: ${kinds.map((kind) => BAR_WORDS[kind]).join(", ")}.`] : [],
+    ...kinds.length > 0 ? [`Bars: ${kinds.map((kind) => SPREAD_WORDS[kind]).join(", ")}.`] : [],
     ...state.clip === "yes" && shown.some(({ methodId }) => methodId === "random" || methodId === "magnitude")
       ? ["The scale leaves out random and magnitude, whose points may lie outside."]
       : [],

@@ -3,7 +3,7 @@
  * @module
  */
 import { expressionInterpreter } from "vega-interpreter";
-import { LEVEL_COLOURS } from "../../palette.ts";
+import { LEVEL_COLOURS, SHAPES } from "../../palette.ts";
 import { level, unique } from "../../format.ts";
 import { frontOf, published, rows } from "./data.js";
 import { el, fill } from "./dom.js";
@@ -11,7 +11,6 @@ import { state } from "./state.js";
 
 const { vega, vegaLite } = globalThis;
 
-const SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"];
 /** Methods whose numbers stretch a scale. */
 const POOR = ["random", "magnitude"];
 
