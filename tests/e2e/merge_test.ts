@@ -13,14 +13,14 @@ folderTest("a merged run is resumed, reported and scored on more tasks, and its 
   await succeed(...RUN, "wanda-sp", "--out", a);
   await succeed(...RUN, "mask-prune", "--out", b);
   await succeed("merge", out, a, b);
-  const facts = (dir: string) => doneCells(dir).map(({ id, tasks }) => [id, tasks[0]?.outcomes]);
-  const merged = new Map([...facts(a), ...facts(b)].map((one) => [one[0], one]));
+  const facts = (dir: string) => doneCells(dir).map(({ id, tasks }) => [id, tasks[0]?.outcomes] as const);
+  const merged = new Map([...facts(a), ...facts(b)]);
   assertStringIncludes((await succeed(...RUN, "wanda-sp,mask-prune", "--out", out)).stderr, "3 finished earlier");
   await succeed("report", out, "--to", join(root, "report"));
   assertStringIncludes(Deno.readTextFileSync(join(root, "report/comparison.csv")), "mask-prune");
   await succeed("eval", out, "--tasks", "tiny-agreement");
   assertEquals(doneCells(out).map(({ tasks }) => tasks.length), [2, 2, 2]);
-  assertEquals(new Map(facts(out).map((one) => [one[0], one])), merged);
+  assertEquals(new Map(facts(out)), merged);
   await succeed("export", "mask-prune", "--run", out, "--format", "hf", "--to", join(root, "hf"));
   assert(isThere(join(root, "hf/model.safetensors")));
 });
