@@ -16,7 +16,7 @@ import type { ObservedSite } from "../layers.ts";
 import { densePlan, type PrunePlan } from "../plan.ts";
 import { hostTensor, keptIndices, pruneByLayers } from "../surgery.ts";
 import { windowBatch } from "./batches.ts";
-import { compensatedWeight, type CompensationOptions, siteInputs } from "./least_squares.ts";
+import { compensatedWeight, type CompensationOptions, siteInputs, tokensOf } from "./least_squares.ts";
 
 /** Gets the Gram matrix of a map's inputs, a mean over tokens: f32 [in, in]. Gives the map's weight after its cut, `[out,
  * in]` at dense shape, with zeros for the inputs that go; null where it stays. */
@@ -38,7 +38,7 @@ export async function cutInTurn(
   { report, signal }: Progress,
 ): Promise<void> {
   const batches = windows.map((window) => windowBatch([window]));
-  const tokens = windows.reduce((sum, { length }) => sum + length, 0);
+  const tokens = tokensOf(windows);
   await forwardByLayers(model, batches, async (l, run, layer) => {
     const made: tf.Tensor[] = [];
     let inPlace = layer;

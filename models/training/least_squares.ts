@@ -29,6 +29,13 @@ export function gramName(layer: number, site: ObservedSite): string {
   return `${layer}.${site}.gram`;
 }
 
+/** Tokens of all windows.
+ * @throws {UsageError} when there are none. */
+export function tokensOf(windows: readonly Int32Array[]): number {
+  if (windows.length > 0) return windows.reduce((sum, { length }) => sum + length, 0);
+  throw new UsageError("Second moments of a map's inputs need calibration data: current 0 windows");
+}
+
 /** Gram matrices of the inputs of the output and down maps of the dense model: means over all tokens of `windows`.
  *
  * Cost: one forward pass, and 2 F^2 operations per token and layer; 4 F^2 bytes per layer are kept.
@@ -38,11 +45,8 @@ export async function gramMatrices(
   windows: readonly Int32Array[],
   { report, signal }: { report(message: string): void; signal: AbortSignal },
 ): Promise<Gram> {
-  if (windows.length === 0) {
-    throw new UsageError("Least-squares compensation needs calibration data: current 0 windows");
-  }
+  const tokens = tokensOf(windows);
   const sums = new Map<string, tf.Tensor>();
-  const tokens = windows.reduce((sum, { length }) => sum + length, 0);
   try {
     for (const [i, window] of windows.entries()) {
       await giveWay(signal);
