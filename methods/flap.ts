@@ -34,17 +34,16 @@ import { matrixProduct, readFlat } from "../core/engine/ops.ts";
 import { z } from "zod";
 import { UsageError } from "../core/util/errors.ts";
 import { at } from "../core/util/indexing.ts";
-import { type DecoderConfig, tensorNames, WRITING_NAMES } from "../models/config.ts";
-import { type LayerShape, queryHeads } from "../models/units.ts";
+import { tensorNames, WRITING_NAMES } from "../models/config.ts";
+import { queryHeads } from "../models/units.ts";
 import { eachLayer } from "../models/layerwise.ts";
 import type { DecoderModel } from "../models/device.ts";
 import type { PrunePlan } from "../models/plan.ts";
-import type { BudgetTarget } from "../models/target.ts";
 import { defineMethod, type Method, type Statistics } from "./define.ts";
 import { inputStatistics, type LayerStatistics } from "./_shared/calibration.ts";
-import { COLUMN_METRICS, columnScores, type LayerColumns } from "./_shared/column_metrics.ts";
+import { COLUMN_METRICS, columnScores } from "./_shared/column_metrics.ts";
 import { globalWidths, keepWidths } from "./_shared/selection.ts";
-import { type LayerScores, scoresOfColumns } from "./_shared/scoring.ts";
+import { scoresOfColumns } from "./_shared/scoring.ts";
 
 const options = z.strictObject({
   structure: z.enum(["AL-AM", "AL-MM", "UL-MM", "UL-UM"]).default("AL-AM").describe(
@@ -60,40 +59,12 @@ const options = z.strictObject({
     "add W_removed mean(x_removed) as a bias, as published; the exported model then has biases",
   ),
 });
-type FlapOptions = z.infer<typeof options>;
 
 /** (x - mean) / sd, unbiased; all 0 when nothing varies. */
 function standardise(x: Float64Array): Float64Array {
   const mean = x.reduce((a, b) => a + b, 0) / x.length;
   const sd = Math.sqrt(x.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (x.length - 1));
   return x.map((value) => sd > 0 ? (value - mean) / sd : 0);
-}
-
-function unitScores(
-  { output, down }: LayerColumns,
-  shape: LayerShape,
-  headSize: number,
-  adaptive: boolean,
-): LayerScores {
-  const squared = output.map((value) => value * value);
-  if (!adaptive) return scoresOfColumns({ output: squared, down, shape, headSize });
-  return scoresOfColumns({
-    output: standardise(squared),
-    down: standardise(down),
-    shape,
-    headSize,
-    reduction: "mean",
-  });
-}
-
-function widths(
-  config: DecoderConfig,
-  scores: LayerScores[],
-  target: BudgetTarget,
-  { structure }: FlapOptions,
-): LayerShape[] {
-  if (structure.startsWith("UL")) return target.uniform;
-  return globalWidths(config, scores, target, { pool: structure === "AL-MM" ? "type" : "all" });
 }
 
 /** Biases W_removed mean(x_removed) of the output and down projections (section 3.3), f32 [D] each, for every layer of
@@ -158,15 +129,21 @@ export const flap: Method = defineMethod({
     );
   },
   async prune(context) {
-    const { model, target, options } = context;
+    const { model, target, options: { structure, metric, variance, biasCompensation } } = context;
     const statistics = await inputStatistics(context);
-    const spread = options.variance === "running" ? "fluctuation" : "variance";
-    const columns = await columnScores(model, statistics, options.metric, spread);
+    const columns = await columnScores(model, statistics, metric, variance === "running" ? "fluctuation" : "variance");
     const { layers, headSize } = model.config;
-    const adaptive = options.structure.startsWith("AL");
-    const scores = layers.map((shape, l) => unitScores(at(columns, l), shape, headSize, adaptive));
-    const plan = keepWidths(scores, widths(model.config, scores, target, options));
-    if (!options.biasCompensation) return { plan };
+    const isUniform = structure.startsWith("UL");
+    const scores = layers.map((shape, l) => {
+      const { output, down } = at(columns, l);
+      const squared = output.map((value) => value * value);
+      if (isUniform) return scoresOfColumns({ output: squared, down, shape, headSize });
+      const standard = { output: standardise(squared), down: standardise(down) };
+      return scoresOfColumns({ ...standard, shape, headSize, reduction: "mean" });
+    });
+    const pool = structure === "AL-MM" ? "type" : "all";
+    const plan = keepWidths(scores, isUniform ? target.uniform : globalWidths(model.config, scores, target, { pool }));
+    if (!biasCompensation) return { plan };
     return { plan, replaced: await compensation(model, plan, statistics) };
   },
 });

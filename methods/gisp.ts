@@ -23,7 +23,7 @@
 import { z } from "zod";
 import { giveWay } from "../core/engine/give_way.ts";
 import { at } from "../core/util/indexing.ts";
-import { UNIT_TYPES, type UnitType } from "../core/schema/schema.ts";
+import { UNIT_TYPES } from "../core/schema/schema.ts";
 import type { DecoderConfig } from "../models/config.ts";
 import { type DecoderModel, disposeModel } from "../models/device.ts";
 import { densePlan } from "../models/plan.ts";
@@ -32,7 +32,7 @@ import { PARAMETERS } from "../models/resource.ts";
 import { largestSparsity } from "../models/target.ts";
 import { layerPlan, type LayerShape, layerShape, unitCount, UNITS, widthOf } from "../models/units.ts";
 import { defineMethod, type Method, type MethodContext } from "./define.ts";
-import type { LayerScores } from "./_shared/scoring.ts";
+import { type LayerScores, layerScores } from "./_shared/scoring.ts";
 import { globalWidths, keepBest, keepWidths } from "./_shared/selection.ts";
 import { rememberLayers } from "./_shared/stored.ts";
 import { taylorScores } from "./_shared/taylor.ts";
@@ -73,13 +73,13 @@ function removalPlaces(context: MethodContext<Options>): Promise<LayerScores[]> 
   const counted = target.resource === PARAMETERS ? "" : `, ${target.resource.name}`;
   const key = `gisp, ${steps} steps, ${uniform ? "uniform" : "global"}, ${target.units.join(", ")}${counted}`;
   return rememberLayers(context as MethodContext<unknown>, key, async () => {
-    const places = config.layers.map((shape) => scoresFrom((type) => new Float64Array(unitCount(shape, type))));
+    const places = config.layers.map((shape) => layerScores((type) => new Float64Array(unitCount(shape, type))));
     const depth = Math.min(DEPTH, 0.95 * largestSparsity(config, { ...target, ffnMultiple: 1 }));
     let plan = densePlan(config);
     for (let step = 1; step <= steps; step++) {
       await giveWay(signal);
       report(`removal ${step} of ${steps}`);
-      const left = pruneModel(model, plan);
+      const left = await pruneModel(model, plan);
       try {
         const scores = await importance(context, left);
         const widths = widthsAfter(depth * step / steps, left.config, scores, context);
@@ -138,21 +138,15 @@ function widthsAfter(
   const count = scores.length;
   const isEnd = (l: number) => l < Math.floor(count / 10) || l === count - 1;
   const ranked = scores.map((layer, l) =>
-    isEnd(l) ? scoresFrom((type) => layer[UNITS[type].mask].map(() => Infinity)) : layer
+    isEnd(l) ? layerScores((type) => layer[UNITS[type].mask].map(() => Infinity)) : layer
   );
   const budget = (1 - part) * target.whole;
   return globalWidths(left, ranked, { ...target, budget, ffnMultiple: 1 }, { pool: "all" });
 }
 
-const scoresFrom = (values: (type: UnitType) => Float64Array): LayerScores => ({
-  ffn: values("ffn"),
-  queryHeads: values("query-heads"),
-  kvGroups: values("kv-groups"),
-});
-
 /** Ranks of all units of a model together, from 0 for the lowest score to 1. */
 function ranksOf(scores: readonly LayerScores[]): LayerScores[] {
-  const ranks = scores.map((layer) => scoresFrom((type) => layer[UNITS[type].mask].slice()));
+  const ranks = scores.map((layer) => layerScores((type) => layer[UNITS[type].mask].slice()));
   const units = scores.flatMap((layer, l) =>
     UNIT_TYPES.flatMap((type) =>
       [...layer[UNITS[type].mask]].map((score, i) => ({ l, mask: UNITS[type].mask, i, score }))

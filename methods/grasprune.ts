@@ -27,13 +27,13 @@ import { at, lookUp } from "../core/util/indexing.ts";
 import type { DecoderConfig, HostTensor } from "../models/config.ts";
 import { densePlan, type PrunePlan } from "../models/plan.ts";
 import type { BudgetTarget } from "../models/target.ts";
-import { queryHeads, unitCount, UNITS } from "../models/units.ts";
+import { unitCount, UNITS } from "../models/units.ts";
 import { createMoments, type Moments, stepValues } from "../models/training/optimizer.ts";
 import { type FoundRun, keepSnapshot, nextStep, noteStep, type TrainingRun } from "../models/training/run.ts";
 import type { HostMasks } from "../models/training/student.ts";
 import { freezeStep, learn, type Structure } from "./_shared/learned_run.ts";
 import { unitAxes, type UnitAxis } from "./_shared/learned_units.ts";
-import type { LayerScores } from "./_shared/scoring.ts";
+import { layerScores } from "./_shared/scoring.ts";
 import { globalWidths, keepWidths } from "./_shared/selection.ts";
 import { defineMethod, type Method, type MethodContext } from "./define.ts";
 
@@ -121,11 +121,7 @@ function throughSigmoid(gradient: Float32Array, scores: Float32Array): Float32Ar
 
 /** The units of highest score that the budget holds. */
 function project(config: DecoderConfig, target: BudgetTarget, all: readonly Gates[], uniform: boolean): PrunePlan {
-  const scores = config.layers.map((shape): LayerScores => ({
-    ffn: new Float64Array(shape.ffnChannels),
-    queryHeads: new Float64Array(queryHeads(shape)),
-    kvGroups: new Float64Array(shape.kvGroups),
-  }));
+  const scores = config.layers.map((shape) => layerScores((type) => new Float64Array(unitCount(shape, type))));
   for (const own of all) at(scores, own.layer)[UNITS[own.axis.type].mask].set(own.scores);
   return keepWidths(scores, uniform ? target.uniform : globalWidths(config, scores, target, { pool: "all" }));
 }

@@ -19,7 +19,7 @@ import {
 } from "./config.ts";
 import { eachLayer } from "./layerwise.ts";
 import { type DecoderModel, type DeviceLayer, type DeviceLinear, mergedWeight } from "./device.ts";
-import { isRemoved, keptLayers, plannedConfig, type PrunePlan } from "./plan.ts";
+import { isRemoved, plannedConfig, type PrunePlan } from "./plan.ts";
 import type { LayerPlan } from "./units.ts";
 import { uploadVocabulary } from "./vocabulary.ts";
 
@@ -196,30 +196,20 @@ function createCutter(dense: DecoderConfig, plan: PrunePlan, replaced: Record<st
   return { config, cutLayer, cutRest };
 }
 
-/** A smaller model with the units of `plan` alone. `model` stays as it is, and both must be freed; tensors without
- * removed units share memory with it.
+/** A smaller model with the units of `plan` alone. `model`, whose layers may be read one at a time, stays as it is, and
+ * both must be freed; tensors without removed units share memory with it.
  *
  * `replaced` tensors, by Hugging Face name, `[out, in]` and at dense shape, take the place of the dense ones before
  * units are cut out. A bias for a linear map that has none adds one in every layer, zero where none is given. Low-rank
  * updates are folded in, unless the weight is replaced.
  * @throws {RangeError} when the plan or a replaced tensor does not fit the model. */
-export function pruneModel(
-  model: DecoderModel,
-  plan: PrunePlan,
-  replaced: Record<string, HostTensor> = {},
-): DecoderModel {
-  const { config, cutLayer, cutRest } = createCutter(model.config, plan, replaced);
-  // Layer by layer, so that only one layer has merged or replaced dense weights besides the result.
-  return { config, layers: keptLayers(plan).map((l) => cutLayer(at(model.layers, l), l)), ...cutRest(model) };
-}
-
-/** {@linkcode pruneModel} for a model whose layers may be read one at a time. */
-export async function pruneByLayers(
+export async function pruneModel(
   model: DecoderModel,
   plan: PrunePlan,
   replaced: Record<string, HostTensor> = {},
 ): Promise<DecoderModel> {
   const { config, cutLayer, cutRest } = createCutter(model.config, plan, replaced);
+  // Layer by layer, so that only one layer has merged or replaced dense weights besides the result.
   const layers = await eachLayer(model, (layer, l) => isRemoved(at(plan.layers, l)) ? null : cutLayer(layer, l));
   return { config, layers: layers.filter((layer) => layer !== null), ...cutRest(model) };
 }

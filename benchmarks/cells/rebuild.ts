@@ -7,7 +7,7 @@ import type { Cell, DoneRecord } from "../../core/schema/schema.ts";
 import type { WeightSource } from "../../models/config.ts";
 import { type DecoderModel, uploadModel } from "../../models/device.ts";
 import { openModel } from "../../models/load.ts";
-import { pruneByLayers } from "../../models/surgery.ts";
+import { pruneModel } from "../../models/surgery.ts";
 import { rebuildModel } from "../../models/training/rebuild.ts";
 import { compensate } from "../pipeline/prune.ts";
 import type { StepOptions } from "../pipeline/step.ts";
@@ -57,7 +57,7 @@ export async function keptModel(
       whole.close();
     }
   }
-  if (!changedWeights) return await pruneByLayers(dense, plan);
+  if (!changedWeights) return await pruneModel(dense, plan);
   if (!rebuild) {
     throw new UsageError("Cannot rebuild the cell's model: the run kept nothing of it. Run it in another folder.");
   }

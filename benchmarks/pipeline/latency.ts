@@ -9,7 +9,7 @@ import type { DecoderConfig } from "../../models/config.ts";
 import { disposeModel } from "../../models/device.ts";
 import { attentionWeights } from "../../models/latency.ts";
 import type { PrunePlan } from "../../models/plan.ts";
-import { pruneByLayers } from "../../models/surgery.ts";
+import { pruneModel } from "../../models/surgery.ts";
 import { type LayerShape, queryHeads } from "../../models/units.ts";
 import { watchOtherCores } from "../timing/machine_load.ts";
 import { modelPasses, type ThroughputChoice, timeInTurns } from "../timing/throughput.ts";
@@ -80,7 +80,7 @@ export async function measureLatency(
   const points: LatencyTable["points"] = [];
   for (const [i, shape] of shapes.entries()) {
     report?.(`times of layers: model ${i + 1} of ${shapes.length}`);
-    const narrow = await pruneByLayers(model, planOf(config, shape));
+    const narrow = await pruneModel(model, planOf(config, shape));
     try {
       const own = modelPasses(narrow, choice, signal)[pass];
       const [denseSamplesMs = [], samplesMs = []] = await timeInTurns(choice.repeats, [dense, own]);

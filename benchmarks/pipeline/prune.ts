@@ -12,7 +12,7 @@ import type { MethodContext, Statistics } from "../../methods/define.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import { modelSize } from "../../models/count.ts";
 import type { PrunePlan } from "../../models/plan.ts";
-import { pruneByLayers } from "../../models/surgery.ts";
+import { pruneModel } from "../../models/surgery.ts";
 import type { Resource } from "../../models/resource.ts";
 import { afterDepth, resolveTarget } from "../../models/target.ts";
 import { compensateInTurn } from "../../models/training/cut_in_turn.ts";
@@ -115,7 +115,7 @@ export async function prune(dense: LoadedModel, given: PruneOptions): Promise<Pr
     (inner) => runMethod(method, inner),
   );
   const tensors = given.compensate && !isLearned ? await compensated(plan, replaced) : replaced;
-  const model = await pruneByLayers(dense.model, plan, tensors);
+  const model = await pruneModel(dense.model, plan, tensors);
   if (trained) foldParts(model, trained);
   checkBudget(method, options, { dense: config, left: model.config, plan, target });
   // What a learned method replaced where the run compensates is of least squares, which are computed again.

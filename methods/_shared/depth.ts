@@ -73,7 +73,10 @@ interface AtDepth<Options> extends Disposable {
 }
 
 /** The context without the layers `removed`. */
-export function atDepth<Options>(context: MethodContext<Options>, removed: readonly number[]): AtDepth<Options> {
+export async function atDepth<Options>(
+  context: MethodContext<Options>,
+  removed: readonly number[],
+): Promise<AtDepth<Options>> {
   if (removed.length === 0) return { inner: context, whole: (result) => result, [Symbol.dispose]: () => {} };
   const { model, target, learning, remember } = context;
   const depth = planWithoutLayers(model.config, removed);
@@ -82,7 +85,7 @@ export function atDepth<Options>(context: MethodContext<Options>, removed: reado
     ...rest,
     layers: depth.layers.map((_, l) => kept.includes(l) ? at(layers, kept.indexOf(l)) : layerPlan(() => [])),
   });
-  const base = pruneModel(model, depth);
+  const base = await pruneModel(model, depth);
   const compensate = learning?.compensate;
   const inner: MethodContext<Options> = {
     ...context,
@@ -116,6 +119,6 @@ export async function onDepth<Options>(
   removed: readonly number[],
   prune: (inner: MethodContext<Options>) => Promise<PruneResult>,
 ): Promise<PruneResult> {
-  using depth = atDepth(context, removed);
+  using depth = await atDepth(context, removed);
   return depth.whole(await prune(depth.inner));
 }

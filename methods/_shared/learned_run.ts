@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { at, lookUp } from "../../core/util/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import { mean } from "../../core/util/stats.ts";
 import { type CurveRow, type RemovedType, UNIT_TYPES } from "../../core/schema/schema.ts";
 import type { DecoderConfig, HostTensor } from "../../models/config.ts";
@@ -37,14 +37,6 @@ import { removedUnits } from "./learned_units.ts";
 export interface Structure extends ModelMasks {
   /** Kept units. `masks` and `hidden` are the values of what is kept, at its widths; they stay as they are. */
   plan: PrunePlan;
-}
-
-/** What a snapshot after the freeze holds besides arrays. */
-interface FrozenValues {
-  frozen: true;
-  plan: PrunePlan;
-  /** What has a mask, per layer. */
-  masks: MaskType[][];
 }
 
 /** Lets method `name` learn: `fit` gives the structure, and the remaining steps train what is left of the model.
@@ -90,16 +82,15 @@ export function freezeStep({ given: { options: { steps, recover } } }: TrainingR
 }
 
 function frozenStructure({ values, arrays }: FoundRun): Structure | null {
-  if (!(values as Partial<FrozenValues> | null)?.frozen) return null;
-  const { plan, masks } = values as FrozenValues;
+  const { frozen, plan } = (values ?? {}) as { frozen?: true; plan: PrunePlan };
+  if (!frozen) return null;
+  const masks: HostMasks[] = [];
+  for (const [name, { data }] of arrays) {
+    const [, l, type] = /^frozen\/(\d+)\/(.+)$/.exec(name) ?? [];
+    if (type !== undefined) (masks[Number(l)] ??= {})[type as MaskType] = data;
+  }
   const hidden = arrays.get("frozen/hidden")?.data;
-  return {
-    plan,
-    masks: masks.map((types, l) =>
-      Object.fromEntries(types.map((type) => [type, lookUp(arrays, `frozen/${l}/${type}`).data])) as HostMasks
-    ),
-    ...hidden && { hidden },
-  };
+  return { plan, masks, ...hidden && { hidden } };
 }
 
 /** Cuts the removed units out of the student and trains what is left for the remaining steps. */
@@ -109,7 +100,7 @@ async function heal(
   { replaced, restored }: { replaced?: Record<string, HostTensor>; restored: FoundRun | null },
 ): Promise<PruneResult> {
   const { options, base: { config }, base } = run.given;
-  const compact = pruneModel(base, plan, replaced);
+  const compact = await pruneModel(base, plan, replaced);
   try {
     const trainedSteps = options.steps - (restored?.frozenSteps ?? (replaced ? run.step : frozenSteps(run)));
     // The rate's course covers only the steps in which something trains.
@@ -126,14 +117,7 @@ async function heal(
     const notes = { retained: kept, removed: removedOf(config, plan) };
     while (run.step < options.steps) {
       noteStep(run, await nextStep(run, { masks, hidden }), notes);
-      await keepSnapshot(run, () => ({
-        values: {
-          frozen: true,
-          plan,
-          masks: masks.map((layer) => Object.keys(layer) as MaskType[]),
-        } satisfies FrozenValues,
-        arrays: packMasks({ masks, hidden }),
-      }));
+      await keepSnapshot(run, () => ({ values: { frozen: true, plan }, arrays: packMasks({ masks, hidden }) }));
     }
     const trained = await trainedParts(run.student, { masks, hidden });
     return { plan, ...replaced && { replaced }, trained, training: [finishRun(run, "learning")] };

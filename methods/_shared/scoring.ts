@@ -7,6 +7,7 @@ import { at } from "../../core/util/indexing.ts";
 import { denseMatrix } from "../../core/engine/matrix.ts";
 import { LINEAR_NAMES, type LinearName, writesResidual, WRITING_NAMES } from "../../models/config.ts";
 import type { LayerShape } from "../../models/units.ts";
+import type { UnitType } from "../../core/schema/schema.ts";
 import type { DecoderModel } from "../../models/device.ts";
 import type { ObservedSite } from "../../models/layers.ts";
 import { eachLayer } from "../../models/layerwise.ts";
@@ -21,6 +22,13 @@ export interface LayerScores {
   /** [G]: a key/value head together with its query heads. */
   kvGroups: Float64Array;
 }
+
+/** Scores of one layer from those of each type. */
+export const layerScores = (make: (type: UnitType) => Float64Array): LayerScores => ({
+  ffn: make("ffn"),
+  queryHeads: make("query-heads"),
+  kvGroups: make("kv-groups"),
+});
 
 /** How the columns of a head become its score. */
 export type HeadReduction = "sum" | "mean";

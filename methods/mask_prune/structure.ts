@@ -78,7 +78,7 @@ async function trial(
   removed: readonly number[],
   steps: number,
 ): Promise<{ loss: number; seconds: number }> {
-  using depth = atDepth(context, removed);
+  using depth = await atDepth(context, removed);
   const { inner } = depth;
   const { model, target, calibration, learning, rng, signal, report } = inner;
   if (!learning) throw new RangeError("A trial needs a learning context");
@@ -92,7 +92,7 @@ async function trial(
   const decisive = { options, windows: hashWindows(learning.windows), units, budget, resource, ffnMultiple, uniform };
   const kept = await inner.remember(`mask-prune trial ${JSON.stringify(decisive)}`, async () => {
     const importance = await unitImportance(inner);
-    const small = pruneModel(model, keepWidths(importance.map(({ scores }) => scores), target.uniform));
+    const small = await pruneModel(model, keepWidths(importance.map(({ scores }) => scores), target.uniform));
     try {
       const { report: training } = await recoverModel({
         base: small,

@@ -68,7 +68,7 @@ export function expectedSparsity(a: Float32Array): number {
 }
 
 /** Multipliers of one granularity, shared by all layers. */
-export interface Multipliers {
+interface Multipliers {
   /** lambda1. */
   linear: number;
   /** lambda2. */
@@ -76,7 +76,7 @@ export interface Multipliers {
 }
 
 /** What the Lagrangian of one granularity gives. */
-export interface Lagrangian {
+interface Lagrangian {
   /** Mean over rows of `lambda1 (s - t) + lambda2 (s - t)^2`. */
   value: number;
   /** Slopes in log-alpha, one array per row. */

@@ -38,15 +38,7 @@ import { type FoundRun, keepSnapshot, nextStep, noteStep, type TrainingRun } fro
 import { freezeStep, learn, type Structure } from "../_shared/learned_run.ts";
 import { planOfGates } from "../_shared/learned_units.ts";
 import { smallestInSegments } from "../_shared/ranking.ts";
-import {
-  clampLogAlpha,
-  HARD_CONCRETE,
-  lagrangian,
-  type Multipliers,
-  openProbability,
-  sampleMasks,
-  softMask,
-} from "./hard_concrete.ts";
+import { clampLogAlpha, HARD_CONCRETE, lagrangian, openProbability, sampleMasks, softMask } from "./hard_concrete.ts";
 import {
   expectedParameters,
   type MaskedPart,
@@ -119,8 +111,8 @@ interface Row {
 interface Granularity extends Omit<MaskedPart, "rows"> {
   /** One for each layer, or one of the whole model. */
   rows: Row[];
-  multipliers: Multipliers;
-  /** Of lambda1 and lambda2. */
+  /** lambda1 and lambda2. */
+  multipliers: Float32Array;
   moments: Moments;
 }
 
@@ -133,7 +125,7 @@ function createGranularities({ model: { config }, target, options, rng }: Method
       logAlpha: Float32Array.from({ length }, () => initialMean + initialDeviation * draws.normal()),
       moments: createMoments(length),
     })),
-    multipliers: { linear: 0, quadratic: 0 },
+    multipliers: new Float32Array(2),
     moments: createMoments(2),
   }));
 }
@@ -144,7 +136,7 @@ async function fit(context: MethodContext<Options>, run: TrainingRun, found: Fou
   const parts = createGranularities(context);
   if (found) {
     found.restore();
-    unpack(parts, found.arrays);
+    for (const [name, { data }] of arraysOf(parts)) data.set(lookUp(found.arrays, name).data);
   }
   const steps = freezeStep(run, options.pruneSteps);
   const schedule = { warmupSteps: Math.round(0.1 * steps), totalSteps: steps, finalFraction: 0.1 };
@@ -160,8 +152,10 @@ async function fit(context: MethodContext<Options>, run: TrainingRun, found: Fou
     const rise = Math.min(1, (step + 1) / Math.max(1, options.warmup * steps));
     const factor = scheduleFactor(schedule, step);
     const gaps = parts.map((part, p) => {
-      const { rows, multipliers: { linear, quadratic } } = part;
-      const term = lagrangian(rows.map(({ logAlpha }) => logAlpha), rise * part.removed / part.units, part.multipliers);
+      const { rows, multipliers } = part;
+      const [linear, quadratic] = [at(multipliers, 0), at(multipliers, 1)];
+      const goal = rise * part.removed / part.units;
+      const term = lagrangian(rows.map(({ logAlpha }) => logAlpha), goal, { linear, quadratic });
       const ofMasks = rowsOf(part.type, gradients);
       rows.forEach((row, l) => {
         const [slope, pull] = [at(at(drawn, p).draws, l).slopes, at(term.slopes, l)];
@@ -171,21 +165,19 @@ async function fit(context: MethodContext<Options>, run: TrainingRun, found: Fou
       });
       const ascent = Float32Array.of(-term.multipliers.linear, -term.multipliers.quadratic);
       const rate = factor * options.multiplierRate;
-      const raised = stepValues(Float32Array.of(linear, quadratic), ascent, part.moments, { rule: RULE, rate, step });
-      part.multipliers = { linear: at(raised, 0), quadratic: at(raised, 1) };
+      part.multipliers = stepValues(multipliers, ascent, part.moments, { rule: RULE, rate, step });
       return term.gap;
     });
     noteStep(run, result, {
       budget: 1 - rise * (1 - target.budget / target.whole),
       retained: expectedParameters(config, openMasks(parts, layers)) / keptParameters(config),
       removed: Object.fromEntries(parts.map((part) => [part.type, part.units * expectedSparsityOf(part)])),
-      duals: Object.fromEntries(parts.flatMap(({ type, multipliers: { linear, quadratic } }) => [
-        [`lambda1 ${type}`, linear],
-        [`lambda2 ${type}`, quadratic],
-      ])),
+      duals: Object.fromEntries(
+        parts.flatMap(({ type, multipliers }) => [...multipliers].map((value, i) => [`lambda${i + 1} ${type}`, value])),
+      ),
       residual: Math.max(...gaps),
     });
-    await keepSnapshot(run, () => ({ values: null, arrays: pack(parts) }));
+    await keepSnapshot(run, () => ({ values: null, arrays: arraysOf(parts) }));
   }
   clampAll(parts);
   return structureOf(config, parts);
@@ -235,31 +227,17 @@ function structureOf(config: DecoderConfig, parts: readonly Granularity[]): Stru
   return { plan, masks: kept, ...hidden && { hidden: hidden.filter((value) => value !== 0) } };
 }
 
-function pack(parts: readonly Granularity[]): Map<string, HostTensor> {
+/** What a snapshot keeps: the arrays themselves, by name. */
+function arraysOf(parts: readonly Granularity[]): Map<string, HostTensor> {
   const arrays = new Map<string, HostTensor>();
-  const put = (name: string, data: Float32Array) => arrays.set(`state/${name}`, { shape: [data.length], data });
-  for (const { type, rows, multipliers: { linear, quadratic }, moments } of parts) {
-    put(`${type}/multipliers`, Float32Array.of(linear, quadratic));
-    put(`${type}/first`, moments.first);
-    put(`${type}/second`, moments.second);
-    rows.forEach(({ logAlpha, moments: { first, second } }, l) => {
-      put(`${type}/${l}/log-alpha`, logAlpha);
-      put(`${type}/${l}/first`, first);
-      put(`${type}/${l}/second`, second);
-    });
+  const put = (place: string, own: Record<string, Float32Array>, { first, second }: Moments) => {
+    for (const [name, data] of Object.entries({ ...own, first, second })) {
+      arrays.set(`state/${place}/${name}`, { shape: [data.length], data });
+    }
+  };
+  for (const { type, rows, multipliers, moments } of parts) {
+    put(type, { multipliers }, moments);
+    rows.forEach(({ logAlpha, moments }, l) => put(`${type}/${l}`, { "log-alpha": logAlpha }, moments));
   }
   return arrays;
-}
-
-function unpack(parts: readonly Granularity[], arrays: Map<string, HostTensor>): void {
-  const read = (name: string) => lookUp(arrays, `state/${name}`).data;
-  for (const part of parts) {
-    const [linear = 0, quadratic = 0] = read(`${part.type}/multipliers`);
-    part.multipliers = { linear, quadratic };
-    part.moments = { first: read(`${part.type}/first`), second: read(`${part.type}/second`) };
-    part.rows = part.rows.map((_, l) => ({
-      logAlpha: read(`${part.type}/${l}/log-alpha`),
-      moments: { first: read(`${part.type}/${l}/first`), second: read(`${part.type}/${l}/second`) },
-    }));
-  }
 }

@@ -14,7 +14,7 @@ import { type DecoderModel, type DeviceLinear, disposeModel } from "../device.ts
 import { forwardByLayers } from "../layerwise.ts";
 import type { ObservedSite } from "../layers.ts";
 import { densePlan, type PrunePlan } from "../plan.ts";
-import { hostTensor, keptIndices, pruneByLayers } from "../surgery.ts";
+import { hostTensor, keptIndices, pruneModel } from "../surgery.ts";
 import { windowBatch } from "./batches.ts";
 import { compensatedWeight, type CompensationOptions, siteInputs, tokensOf } from "./least_squares.ts";
 
@@ -93,7 +93,7 @@ export async function compensateInTurn(
 ): Promise<Record<string, HostTensor>> {
   const { config } = dense;
   const result: Record<string, HostTensor> = {};
-  const model = await pruneByLayers(dense, densePlan(config), given.replaced);
+  const model = await pruneModel(dense, densePlan(config), given.replaced);
   try {
     await cutInTurn(model, windows, async (l, site, gram) => {
       const layer = at(plan.layers, l);

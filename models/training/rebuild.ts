@@ -15,7 +15,7 @@ import {
 import type { DecoderModel } from "../device.ts";
 import { plannedConfig, type PrunePlan } from "../plan.ts";
 import { UNIT_TYPES } from "../../core/schema/schema.ts";
-import { pruneByLayers } from "../surgery.ts";
+import { pruneModel } from "../surgery.ts";
 import { unitCount } from "../units.ts";
 import { adapterName, type Adapters, disposeAdapters, withAdapters } from "./lora.ts";
 import { foldTrained } from "./merge.ts";
@@ -66,7 +66,7 @@ export async function rebuildModel(
   { plan, replaced, windows, trained }: Rebuild,
   compensate: (plan: PrunePlan, replaced: Record<string, HostTensor>) => Promise<Record<string, HostTensor>>,
 ): Promise<DecoderModel> {
-  const model = await pruneByLayers(base, plan, windows.length > 0 ? await compensate(plan, replaced) : replaced);
+  const model = await pruneModel(base, plan, windows.length > 0 ? await compensate(plan, replaced) : replaced);
   if (trained) foldParts(model, trained);
   return model;
 }

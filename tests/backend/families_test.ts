@@ -14,7 +14,7 @@ import { FAMILIES } from "../../models/families/mod.ts";
 import { openLayerwise } from "../../models/layerwise.ts";
 import { openFolderModel } from "../../models/load.ts";
 import { openGgufModel } from "../../models/load_gguf.ts";
-import { pruneByLayers, pruneModel } from "../../models/surgery.ts";
+import { pruneModel } from "../../models/surgery.ts";
 import { batchGradients } from "../../models/training/gradients.ts";
 import { densePlan } from "../../models/plan.ts";
 import { foldTrained } from "../../models/training/merge.ts";
@@ -98,10 +98,10 @@ testOnEngines("masked, pruned, layer-wise and exported models compute the same f
       assertClose(await hidden.data(), expected, { atol: 1e-4 }, `${name}, ${how}`);
       hidden.dispose();
     };
-    using pruned = freed(pruneModel(dense, plan));
+    using pruned = freed(await pruneModel(dense, plan));
     await compare(pruned, "pruned");
     using open = freed(await openLayerwise(source));
-    using byLayers = freed(await pruneByLayers(open, plan));
+    using byLayers = freed(await pruneModel(open, plan));
     await compare(byLayers, "pruned layer by layer");
 
     const small = prunedSource(source, plan);
@@ -169,7 +169,7 @@ testOnEngines("masks of layers and hidden dimensions fold into the weights of ev
     const pass = { masks, hidden: { mask, open: config.width } };
     const expected = forward(dense, { tokens, batch: 1, length: tokens.length }, pass);
     const scores = logits(dense, expected);
-    using merged = freed(pruneModel(dense, densePlan(config)));
+    using merged = freed(await pruneModel(dense, densePlan(config)));
     foldTrained(merged, dense, { masks: host, hidden });
     assertClose(await scoresOf(merged, tokens), await scores.data(), { atol: 1e-4 }, name);
     tf.dispose([expected, scores, mask, ...masks.flatMap((each) => Object.values(each) as tf.Tensor[])]);

@@ -65,7 +65,7 @@ testOnEngines("the hidden-state term of a shallower model compares what the next
     });
   });
   const model = await uploadModel(source);
-  const shallow = pruneModel(model, plan);
+  const shallow = await pruneModel(model, plan);
   const options = { model: shallow, teacher: model, teacherLayers: counterparts(plan), windows };
   const weights = { crossEntropy: 1, distillation: 0, temperature: 1, hidden: 5 };
   // Window by window, so that the mean over windows is that of their errors.
@@ -84,7 +84,7 @@ testOnEngines("the hidden-state term of a shallower model compares what the next
 
 testOnEngines("the weight of the hidden-state term falls in a line to nothing after the last step", async () => {
   const model = await uploadModel(source);
-  const narrow = pruneModel(model, planOfChannels());
+  const narrow = await pruneModel(model, planOfChannels());
   const windows = toyWindows(4, 9);
   const training = learningOptions({ steps: 4, batch: 1, tokens: 9, rank: 2, distillation: 0, hidden: 8 });
   const given = { base: narrow, teacher: model, options: training, windows, rng: createRng(0, "a"), key: "" };

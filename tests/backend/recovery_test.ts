@@ -67,7 +67,7 @@ testOnEngines("recoverModel() lowers the loss of a pruned model, whose logits th
   using dense = await onDevice(toySource({ seed: 2 }));
   const layer = { kvGroups: [0, 1, 3], queryHeads: [0, 1, 3], ffnChannels: [0, 2, 4, 6, 8] };
   const plan = { layers: [layer, layer] };
-  using model = freed(pruneModel(dense, plan));
+  using model = freed(await pruneModel(dense, plan));
   const options = learningOptions({ steps: 12, batch: 2, tokens: 8, rank: 4, alpha: 8, learningRate: 0.02 });
   const { report } = await recoverModel({
     base: model,
@@ -136,7 +136,7 @@ testOnEngines("compensate() brings the pruned model's output nearer to the dense
     disposeModel(model);
     return Math.hypot(...values.map((x, i) => x - at(expected, i)));
   };
-  const plain = await distance(pruneModel(dense, plan));
-  const better = await distance(pruneModel(dense, plan, replaced));
+  const plain = await distance(await pruneModel(dense, plan));
+  const better = await distance(await pruneModel(dense, plan, replaced));
   assert(better < 0.9 * plain, `${plain} without, ${better} with compensation`);
 });

@@ -43,7 +43,7 @@ async function inRun(
       [name]: { ...changed, data: changed.data.map((w, i) => w + Math.sin(i)) },
       ...bias && { [tensorNames.bias(0, "output")]: { shape: [32], data: new Float32Array(32).fill(0.25) } },
     };
-    const model = pruneModel(dense, plan, replaced);
+    const model = await pruneModel(dense, plan, replaced);
     const out = join(folder, "run");
     const base = recordOf(opened, { plan, method: "mask-prune" });
     const record = { ...base, storedWeights: await storeWeights(out, base, model) };

@@ -249,11 +249,11 @@ testOnEngines("foldTrained() and cutStudent() keep what the masked model compute
   const fresh = createStudent(teacher, options, createRng(0, "unused"));
   disposeStudent(fresh);
   const before = { ...fresh, scales: {}, adapters: own, model: withAdapters(teacher, own) };
-  const compact = pruneModel(teacher, PLAN);
+  const compact = await pruneModel(teacher, PLAN);
   const cut = await cutStudent(before, { compact, plan: PLAN, config: teacher.config, options });
   assertClose(await logitsOf(cut.model, narrow), expected, { atol, rtol: 0 }, "logits of the cut student");
 
-  const merged = pruneModel(teacher, PLAN);
+  const merged = await pruneModel(teacher, PLAN);
   foldTrained(merged, cut.model, { masks: kept });
   assertClose(await logitsOf(merged), expected, { atol, rtol: 0 }, "logits of the merged model");
   disposeStudent(cut);
@@ -282,7 +282,7 @@ testOnEngines("scales train with frozen weights, are cut with their units, and f
     const wide = uploadMasks(await scaledMasks(before, gates));
     const expected = await logitsOf(before.model, wide);
     const tolerance = { atol: 1e-4 * Math.max(...expected.map(Math.abs)), rtol: 0 };
-    const compact = pruneModel(base, plan);
+    const compact = await pruneModel(base, plan);
     const cut = await cutStudent(before, { compact, plan, config: base.config, options });
     foldParts(compact, await trainedParts(cut));
     assertClose(await logitsOf(compact), expected, tolerance, `logits of the folded model, ${recover}`);
@@ -352,7 +352,7 @@ testOnEngines("masks of layers and hidden dimensions are cut and folded in witho
     assert(step.maskGradients.every(({ layer }) => layer!.length === 1 && layer![0] !== 0));
     const expected = await maskedLogits(before.model, { ...wide, masks: await scaledMasks(before, wide.masks) });
     const tolerance = { atol: 1e-4 * Math.max(...expected.map(Math.abs)), rtol: 0 };
-    using compact = freed(pruneModel(teacher, plan));
+    using compact = freed(await pruneModel(teacher, plan));
     const cut = await cutStudent(before, { compact, plan, config: teacher.config, options });
     foldParts(compact, await trainedParts(cut, narrow));
     assertClose(await maskedLogits(compact, {}), expected, tolerance, "logits of the merged model");

@@ -111,9 +111,9 @@ testOnEngines("a split vocabulary is read back, pruned and replaced as one tenso
     const expected = expectedTensors(split.config);
     for (const name of [tensorNames.embedding, tensorNames.head].filter((name) => expected.has(name))) {
       assertEquals(await hostTensor(split, name), source.read(name));
-      const pruned = pruneModel(split, densePlan(split.config));
+      const pruned = await pruneModel(split, densePlan(split.config));
       assertEquals(await hostTensor(pruned, name), source.read(name));
-      const replaced = pruneModel(split, densePlan(split.config), { [name]: other.read(name) });
+      const replaced = await pruneModel(split, densePlan(split.config), { [name]: other.read(name) });
       assertEquals(replaced.embedding.length, 2);
       assertEquals(await hostTensor(replaced, name), other.read(name));
       [pruned, replaced].forEach(disposeModel);

@@ -85,7 +85,7 @@ testOnEngines("weights as stored give the log-likelihoods, generations and pruni
     for (const name of [tensorNames.embedding, tensorNames.weight(1, "down"), tensorNames.finalNorm]) {
       assertEquals(await hostTensor(stored, name), source.read(name));
     }
-    const [cut, storedCut] = [pruneModel(plain, PLAN), pruneModel(stored, PLAN)];
+    const [cut, storedCut] = [await pruneModel(plain, PLAN), await pruneModel(stored, PLAN)];
     for (const weight of matrices(storedCut)) assert(weight instanceof PackedMatrix && weight.format === form);
     assertClose(await scores(storedCut), await scores(cut), { atol: 1e-5, rtol: 0 });
     [plain, stored, cut, storedCut].forEach(disposeModel);
@@ -106,7 +106,7 @@ testOwnOperations("adapters learn on weights as stored as on f32 weights, and ar
   const rng = () => createRng(0, "adapters");
   for (const weights of ["f32", "stored"] as const) {
     using teacher = await onDevice(source, weights);
-    using base = freed(pruneModel(teacher, PLAN));
+    using base = freed(await pruneModel(teacher, PLAN));
     await recoverModel({ base, teacher, options, windows, rng: rng(), key: "test", ...QUIET });
     trained.push(await scores(base));
     assert(base.layers.every((layer) => layer.up.weight instanceof tf.Tensor));

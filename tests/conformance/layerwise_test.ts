@@ -8,7 +8,7 @@ import { parseOptions } from "../../methods/mod.ts";
 import { forward } from "../../models/decoder.ts";
 import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
 import { openLayerwise } from "../../models/layerwise.ts";
-import { pruneByLayers, pruneModel } from "../../models/surgery.ts";
+import { pruneModel } from "../../models/surgery.ts";
 import { toySource, toyTokens } from "../support/toy.ts";
 import { testOnEngines } from "../support/engines.ts";
 import { methodContext, toyWindows } from "../support/method_context.ts";
@@ -45,7 +45,7 @@ async function checkVariant(method: Method, options: unknown): Promise<void> {
   const given = { options, calibration: method.needs.calibration ? calibration : [], sparsity: 0.4 };
   const whole = await uploadModel(source);
   const expected = await method.prune(methodContext({ ...given, model: whole, cache: caches[0] }));
-  const pruned = pruneModel(whole, expected.plan, expected.replaced);
+  const pruned = await pruneModel(whole, expected.plan, expected.replaced);
   const expectedLogits = await logitsOf(pruned, probe);
   [whole, pruned].forEach(disposeModel);
 
@@ -57,7 +57,7 @@ async function checkVariant(method: Method, options: unknown): Promise<void> {
   assertEquals(heldBytes, heldBytes.map(() => restBytes), "something is held besides one layer");
   assertEquals(heldBytes.length % LAYERS.length, 0);
   assert(heldBytes.length > 0 || method.id === "random", "no layer was read");
-  using cut = freed(await pruneByLayers(model, actual.plan, actual.replaced));
+  using cut = freed(await pruneModel(model, actual.plan, actual.replaced));
   disposeModel(model);
   assertEquals(await logitsOf(cut, probe), expectedLogits);
 }

@@ -114,7 +114,7 @@ for (const method of learned) {
         if (method.uniformLayers(parseOptions(method, options))) {
           assert(isLayerwiseUniform({ ...model.config, layers: shapes }), JSON.stringify(options));
         }
-        disposeModel(modelOf(model, result));
+        disposeModel(await modelOf(model, result));
       }
     }
   }, { except: SLOW });

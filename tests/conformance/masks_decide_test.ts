@@ -45,7 +45,7 @@ Deno.test({
         const result = await method.prune(
           methodContext({ model, options, calibration, learning, sparsity: 0.5, seed, cache }),
         );
-        using small = freed(modelOf(model, result));
+        using small = freed(await modelOf(model, result));
         return await lossOf(small, heldOut);
       };
       const [learned, started] = [await lossWith({}), await lossWith(STAYS)];

@@ -43,7 +43,7 @@ Deno.test({
       const options = parseOptions(method, {});
       const context = methodContext({ model, options, calibration, sparsity: SPARSITY, seed, cache });
       const { plan, replaced } = await method.prune(context);
-      const small = pruneModel(model, plan, replaced);
+      const small = await pruneModel(model, plan, replaced);
       try {
         return await lossOf(small, heldOut);
       } finally {

@@ -220,8 +220,8 @@ function assertUniform({ layers }: DecoderConfig, title: string): void {
 async function assertMaskedEqualsPruned(model: DecoderModel, { plan, replaced }: PruneResult, title: string) {
   const masks = planToMasks(model.config, plan);
   const hidden = planToHidden(model.config, plan);
-  const whole = pruneModel(model, densePlan(model.config), replaced);
-  const small = pruneModel(model, plan, replaced);
+  const whole = await pruneModel(model, densePlan(model.config), replaced);
+  const small = await pruneModel(model, plan, replaced);
   try {
     const claim = "the cut model must compute what the masked dense model computes";
     assertSameLogits(await probeLogits(small), await probeLogits(whole, masks, hidden), title, claim);
@@ -277,7 +277,7 @@ for (const method of methods) {
       const { plan, replaced } = await prune(model, given);
       assertSamePlan(title, plan, densePlan(model.config), ["the plan", "the dense model"]);
       if (Object.keys(replaced ?? {}).length === 0) return;
-      const same = pruneModel(model, plan, replaced);
+      const same = await pruneModel(model, plan, replaced);
       try {
         const claim = "the replaced tensors must leave the dense model as it is";
         assertSameLogits(await probeLogits(same), await probeLogits(model), title, claim);

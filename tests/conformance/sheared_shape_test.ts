@@ -71,7 +71,7 @@ testOnEngines("sheared: prunes to the shape, within the budget", async () => {
     const result = await prune(model, options);
     const { plan } = result;
     const { targetHidden = 32, targetLayers = 3 } = options;
-    const small = modelOf(model, result);
+    const small = await modelOf(model, result);
     const { width, layers } = small.config;
     disposeModel(small);
     assertEquals([width, layers.length], [targetHidden, targetLayers]);

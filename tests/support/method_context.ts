@@ -64,8 +64,11 @@ export function learningOptions({ recover = "lora", ...given }: Partial<StudentO
 }
 
 /** The model that a method's result makes. */
-export function modelOf(dense: DecoderModel, { plan, replaced, trained }: PruneResult): DecoderModel {
-  const model = pruneModel(dense, plan, replaced);
+export async function modelOf(
+  dense: DecoderModel,
+  { plan, replaced, trained }: PruneResult,
+): Promise<DecoderModel> {
+  const model = await pruneModel(dense, plan, replaced);
   if (trained) foldParts(model, trained);
   return model;
 }
