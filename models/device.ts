@@ -43,7 +43,6 @@ export interface DeviceLayer extends Record<LinearName, DeviceLinear>, Partial<R
 
 /** A model on the device. Free it with {@linkcode disposeModel}. */
 export interface DecoderModel extends Vocabulary {
-  /** Its shape; layers may differ in width. */
   config: DecoderConfig;
   layers: DeviceLayer[];
   /** [D]. */

@@ -21,8 +21,8 @@ import {
 import { keptLayers, plannedConfig, type PrunePlan } from "./plan.ts";
 import { BIAS_KEYS } from "./families/family.ts";
 import { hfFamilyOf } from "./families/mod.ts";
-import { keptOfLinear } from "./surgery.ts";
-import { type LayerShape, layerShape, widthOf } from "./units.ts";
+import { keptIndices, keptOfLinear } from "./surgery.ts";
+import { type LayerShape, layerShape, queryHeads, widthOf } from "./units.ts";
 
 /** A linear map's weight or bias, which an export changes. */
 interface LinearTensor {
@@ -93,19 +93,17 @@ function widestLayer({ layers }: DecoderConfig): LayerShape {
 
 /** Place of each row of a layer's units in a wider layer: query heads stay with their group. */
 function placesIn(shape: LayerShape, wide: LayerShape, linear: LinearName, headSize: number): number[] {
-  const place = (row: number): number => {
-    const head = Math.floor(row / headSize);
-    const group = Math.floor(head / shape.queryHeadsPerGroup);
-    const wideHead = group * wide.queryHeadsPerGroup + head % shape.queryHeadsPerGroup;
-    return wideHead * headSize + row % headSize;
-  };
-  const count = linear === "query" || linear === "output"
-    ? shape.kvGroups * shape.queryHeadsPerGroup * headSize
-    : linear === "key" || linear === "value"
-    ? shape.kvGroups * headSize
-    : shape.ffnChannels;
-  const moves = linear === "query" || linear === "output";
-  return Array.from({ length: count }, (_, row) => moves ? place(row) : row);
+  const perGroup = shape.queryHeadsPerGroup;
+  const head = (head: number) => Math.floor(head / perGroup) * wide.queryHeadsPerGroup + head % perGroup;
+  return keptIndices(
+    {
+      kvGroups: [...Array(shape.kvGroups).keys()],
+      queryHeads: Array.from({ length: queryHeads(shape) }, (_, h) => head(h)),
+      ffnChannels: [...Array(shape.ffnChannels).keys()],
+    },
+    linear,
+    headSize,
+  );
 }
 
 /** Pads every layer to the widest one with zero units, which do not change the output: a zero channel meets zero

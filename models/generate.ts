@@ -71,7 +71,7 @@ export async function greedyTokens(
 }
 
 /** How to choose tokens. */
-export interface GenerationOptions {
+interface GenerationOptions {
   maxTokens: number;
   /** 0, the default: the most probable token. Above: logits are divided by it and a token is drawn. */
   temperature?: number;
@@ -84,14 +84,18 @@ export interface GenerationOptions {
   signal?: AbortSignal;
 }
 
-/** Draws an index with probability proportional to exp(logit / temperature), from the nucleus of mass `topP` (Holtzman
- * et al. 2020, arXiv:1904.09751). `uniform` gives numbers in [0, 1). */
+/** The next token of a row: the most probable one at temperature 0, else an index drawn with probability proportional to
+ * exp(logit / temperature), from the nucleus of mass `topP` (Holtzman et al. 2020, arXiv:1904.09751). `uniform` gives
+ * numbers in [0, 1).
+ * @throws {NumericError} when a logit is not a number or all are infinite. */
 export function sampleToken(
   logits: Float32Array,
-  { temperature, topP }: { temperature: number; topP: number },
+  { temperature = 0, topP = 1 }: { temperature?: number; topP?: number },
   uniform: () => number,
 ): number {
   const max = logits.reduce((a, b) => Math.max(a, b), -Infinity);
+  if (!Number.isFinite(max)) throw new NumericError(`The model gives ${max} as its largest next-token score`);
+  if (temperature === 0) return logits.indexOf(max);
   const weights = Float64Array.from(logits, (value) => Math.exp((value - max) / temperature));
   const total = weights.reduce((a, b) => a + b, 0);
   let ids = Array.from(weights.keys());
@@ -106,18 +110,6 @@ export function sampleToken(
   }
   let rest = uniform() * mass;
   return ids.find((id) => (rest -= at(weights, id)) < 0) ?? at(ids, ids.length - 1);
-}
-
-/** The next token of a row.
- * @throws {NumericError} when a logit is not a number or all are infinite. */
-function chooseToken(
-  logits: Float32Array,
-  { temperature = 0, topP = 1 }: GenerationOptions,
-  uniform: () => number,
-): number {
-  const max = logits.reduce((a, b) => Math.max(a, b), -Infinity);
-  if (!Number.isFinite(max)) throw new NumericError(`The model gives ${max} as its largest next-token score`);
-  return temperature === 0 ? logits.indexOf(max) : sampleToken(logits, { temperature, topP }, uniform);
 }
 
 /** Cached positions of a batch, all rows together: bounds its memory. */
@@ -155,7 +147,7 @@ async function generateBatch(
       currentEngine().check();
       for (const [row, ids] of rows.entries()) {
         const own = scores.subarray(row * vocabSize, (row + 1) * vocabSize);
-        ids.push(chooseToken(own, options, at(streams, row).uniform));
+        ids.push(sampleToken(own, options, at(streams, row).uniform));
       }
       tokens = Int32Array.from(rows, (ids) => at(ids, ids.length - 1));
     }

@@ -44,19 +44,12 @@ function curveOf(points: Curve): Curve {
   return pools.flatMap((pool) => pool.map(({ width }) => ({ width, ms: meanMs(pool) })));
 }
 
-/** Times of a model in milliseconds, as its table gives them. */
-export interface LayerTimes {
-  /** Of the dense model. */
-  denseMs: number;
-  /** Outside the layers: embedding, final norm, logits. */
-  restMs: number;
-  /** Of one layer. */
-  ofLayer: Resource["ofLayer"];
-}
-
-/** The times of a table: medians over repeats, relative to the dense model's repeats beside them.
+/** The times of a table in milliseconds, medians over repeats, relative to the dense model's repeats beside them: of
+ * the dense model, of what is outside the layers (embedding, final norm, logits), and of one layer.
  * @throws {UsageError} when the repeats scatter so much that a layer seems to take no time. */
-export function layerTimes({ dense, points }: LatencyTable): LayerTimes {
+export function layerTimes(
+  { dense, points }: LatencyTable,
+): { denseMs: number; restMs: number } & Pick<Resource, "ofLayer"> {
   const denseMs = median(points.flatMap(({ denseSamplesMs }) => denseSamplesMs));
   const savedMs = ({ samplesMs, denseSamplesMs }: LatencyTable["points"][number]) =>
     denseMs * (1 - median(samplesMs.map((ms, i) => ms / at(denseSamplesMs, i))));

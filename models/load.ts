@@ -52,10 +52,9 @@ export function openFolderModel(folder: string, path: string = folder, known?: K
   const tensors = hfTensors(familyOf(config), config);
   const checkpoint = openSafetensorsFolder(folder);
   return closingOnError(checkpoint, () => {
-    const shapes = new Map([...checkpoint.tensors].map(([name, { shape }]) => [name, shape]));
     checkTensors(config, {
       path: folder,
-      shapes,
+      tensors: checkpoint.tensors,
       storedName: tensors.stored,
       // Old checkpoints contain the rotary frequencies, and tied ones may contain the head again.
       isHarmless: (name) => name.endsWith(".rotary_emb.inv_freq") || config.tiedHead && name === tensorNames.head,

@@ -249,7 +249,7 @@ export function openGgufModel(path: string, known?: KnownHash): { source: Weight
     const names = ggufTensorNames(config);
     checkTensors(config, {
       path,
-      shapes: new Map([...file.tensors].map(([name, { shape }]) => [name, shape])),
+      tensors: file.tensors,
       storedName: (name) => names.get(name) ?? name,
       isHarmless: (stored) => stored === ROPE_FACTORS,
     });

@@ -7,14 +7,6 @@ import type { AttentionLayout, RotaryTables } from "../core/engine/attention.ts"
 import { at } from "../core/util/indexing.ts";
 import type { Rope, RopeScaling } from "./config.ts";
 
-/** Rotary frequencies of a head of size K, and the factor on queries and keys. */
-export interface RotaryFrequencies {
-  /** Radians per position: f64 [K / 2]; all 0 without rotation. */
-  frequencies: Float64Array;
-  /** Factor on cosines and sines; 1 except for YaRN. */
-  magnitude: number;
-}
-
 type Scaled<Type extends RopeScaling["type"]> = RopeScaling & { type: Type };
 
 /** Llama 3.1: frequencies of long wavelengths are divided by the factor, those of short ones stay, others are
@@ -47,8 +39,13 @@ function yarn(plain: Float64Array, base: number, scaling: Scaled<"yarn">): Float
   });
 }
 
-/** Frequencies of a rotation, and its magnitude, for sequences of `length` positions; `rope` null turns nothing. */
-export function rotaryFrequencies(headSize: number, rope: Rope | null, length = 0): RotaryFrequencies {
+/** Frequencies of a rotation for sequences of `length` positions, in radians per position: f64 [K / 2], all 0 where
+ * `rope` is null. `magnitude` is the factor on cosines and sines, 1 except for YaRN. */
+export function rotaryFrequencies(
+  headSize: number,
+  rope: Rope | null,
+  length = 0,
+): { frequencies: Float64Array; magnitude: number } {
   const pairs = headSize / 2;
   if (!rope) return { frequencies: new Float64Array(pairs), magnitude: 1 };
   const { scaling } = rope;

@@ -86,15 +86,14 @@ export async function hostTensor(model: DecoderModel, name: string): Promise<Hos
   }
 }
 
-/** Kept inputs and outputs of a linear map; undefined when all are kept. */
-export interface KeptOfLinear {
-  inputs?: readonly number[];
-  outputs?: readonly number[];
-}
-
-/** The inputs and outputs that `plan` keeps of a linear map of the dense model: one side is the hidden dimensions, the
- * other the layer's units. */
-export function keptOfLinear(plan: PrunePlan, layer: number, name: LinearName, headSize: number): KeptOfLinear {
+/** The inputs and outputs that `plan` keeps of a linear map of the dense model, undefined where all are kept: one side is
+ * the hidden dimensions, the other the layer's units. */
+export function keptOfLinear(
+  plan: PrunePlan,
+  layer: number,
+  name: LinearName,
+  headSize: number,
+): { inputs?: readonly number[]; outputs?: readonly number[] } {
   const units = keptIndices(at(plan.layers, layer), name, headSize);
   const { hidden } = plan;
   return writesResidual(name) ? { inputs: units, outputs: hidden } : { inputs: hidden, outputs: units };

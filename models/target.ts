@@ -16,7 +16,6 @@ export interface BudgetTarget {
   sparsity: number;
   /** Unit types that may be touched. */
   units: readonly UnitType[];
-  /** What is counted. */
   resource: Resource;
   /** Cost of the dense model's layers; of its linear maps where parameters are counted. */
   whole: number;
@@ -145,7 +144,6 @@ export const ranksLayers = ({ units, dropLayers }: Pick<TargetOptions, "units" |
 export interface TargetOptions {
   /** Fraction of the resource to remove, in [0, 1). */
   sparsity: number;
-  /** What may be removed. */
   units: readonly RunUnit[];
   /** FFN widths are multiples of this; 1 when absent. */
   ffnMultiple?: number;

@@ -25,9 +25,7 @@ export interface LayerPlan {
 }
 
 interface UnitDefinition {
-  /** Name in messages. */
   noun: string;
-  /** Name of its width in messages. */
   widthNoun: string;
   width: keyof LayerShape;
   plan: keyof LayerPlan;

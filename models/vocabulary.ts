@@ -70,7 +70,7 @@ export function logits({ embedding, head }: Vocabulary, hidden: tf.Tensor2D): tf
   return (head ?? embedding).length === 1 ? at(scores(), 0) : tf.tidy(() => tf.concat2d(scores(), 1));
 }
 
-/** The output projection for the gradient of the loss; free it when done. */
+/** The output projection for the gradient of the loss, with a token's weights in a row; free it when done. */
 export interface HeadTable {
   /** Gradient of the logits to that of the hidden states: [R, V] -> [R, D]. */
   product(gradient: tf.Tensor2D): tf.Tensor2D;
@@ -79,7 +79,7 @@ export interface HeadTable {
   free(): void;
 }
 
-/** The output projection with a token's weights in a row. */
+/** See {@linkcode HeadTable}. */
 export function headTable({ embedding, head }: Vocabulary): HeadTable {
   const isHead = head !== null;
   // In f32 the head is transposed once; 16-bit matrices are read either way.

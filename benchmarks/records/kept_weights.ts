@@ -74,8 +74,7 @@ export function openStoredWeights(
   try {
     const biases = LINEAR_NAMES.filter((name) => file.tensors.has(tensorNames.bias(0, name)));
     const config: DecoderConfig = { ...plannedConfig(source.config, plan), biases };
-    const shapes = new Map([...file.tensors].map(([name, { shape }]) => [name, shape]));
-    checkTensors(config, { path, shapes, storedName: (name) => name, isHarmless: () => false });
+    checkTensors(config, { path, tensors: file.tensors, storedName: (name) => name, isHarmless: () => false });
     return {
       config,
       origin: { ...source.origin, dtypes: ["F32"] },

@@ -23,7 +23,6 @@ import { counted } from "../util/words.ts";
 export interface EngineOptions {
   /** `cuda` or `cpu` for `tensorflow`, part of the adapter's name for `webgpu`, `cpu` for the others. Default: any. */
   device?: string;
-  /** Default `exact`. */
   arithmetic?: Arithmetic;
 }
 

@@ -12,14 +12,9 @@ import type { RangedFile } from "./ranged_file.ts";
 /** A readable tensor type of GGUF. */
 export type GgmlType = "F32" | "F16" | "BF16" | "Q4_0" | "Q4_1" | "Q5_0" | "Q5_1" | "Q8_0" | "Q4_K" | "Q6_K";
 
-/** Converts `count` blocks from byte `at` of `bytes` to f32 at `start` of `out`. */
-type BlockDecoder = (bytes: Uint8Array, at: number, count: number, out: Float32Array, start: number) => void;
-
-/** A {@linkcode BlockDecoder} of a view, whose reads are checked and as fast as an index. */
-type ViewDecoder = (bytes: DataView, at: number, count: number, out: Float32Array, start: number) => void;
-
-const viewed = (decode: ViewDecoder): BlockDecoder => (bytes, at, count, out, start) =>
-  decode(new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), at, count, out, start);
+/** Converts `count` blocks from byte `at` of `bytes` to f32 at `start` of `out`. Reads of a view are checked and as fast
+ * as an index. */
+type BlockDecoder = (bytes: DataView, at: number, count: number, out: Float32Array, start: number) => void;
 
 interface BlockFormat {
   /** Weights in one block; 1 for plain numbers. */
@@ -38,24 +33,25 @@ export function halfToFloat(): Float32Array {
 
 /** f32 to f32: copies bytes, whatever their alignment. */
 const decodeF32: BlockDecoder = (bytes, at, count, out, start) => {
-  new Uint8Array(out.buffer, out.byteOffset + start * 4, count * 4).set(bytes.subarray(at, at + count * 4));
+  const from = new Uint8Array(bytes.buffer, bytes.byteOffset + at, count * 4);
+  new Uint8Array(out.buffer, out.byteOffset + start * 4, count * 4).set(from);
 };
 
-const decodeF16: ViewDecoder = (bytes, at, count, out, start) => {
+const decodeF16: BlockDecoder = (bytes, at, count, out, start) => {
   const { buffer } = halfToFloat();
   const table = new DataView(buffer);
   for (let i = 0; i < count; i++) out[start + i] = table.getFloat32(bytes.getUint16(at + 2 * i, true) * 4, true);
 };
 
 /** BF16 is the upper half of an f32. */
-const decodeBf16: ViewDecoder = (bytes, at, count, out, start) => {
+const decodeBf16: BlockDecoder = (bytes, at, count, out, start) => {
   const to = new Uint32Array(out.buffer, out.byteOffset + start * 4, count);
   for (let i = 0; i < count; i++) to[i] = bytes.getUint16(at + 2 * i, true) << 16;
 };
 
 /** Blocks of 32: d f16, m f16 if `hasMinimum`, 32 fifth bits if `hasFifth`, 16 bytes of nibbles. Weight j is the low
  * nibble of byte j, weight j + 16 the high one. `d q + m`; without m `d (q - half)`, half of the range of q. */
-const decodeNibbles = (hasMinimum: boolean, hasFifth: boolean): ViewDecoder => (bytes, at, count, out, start) => {
+const decodeNibbles = (hasMinimum: boolean, hasFifth: boolean): BlockDecoder => (bytes, at, count, out, start) => {
   const half = hasMinimum ? 0 : hasFifth ? 16 : 8;
   const quants = 2 + (hasMinimum ? 2 : 0) + (hasFifth ? 4 : 0);
   for (let block = 0; block < count; block++, at += quants + 16, start += 32) {
@@ -72,7 +68,7 @@ const decodeNibbles = (hasMinimum: boolean, hasFifth: boolean): ViewDecoder => (
 };
 
 /** d f16, 32 signed bytes. `d q`. */
-const decodeQ80: ViewDecoder = (bytes, at, count, out, start) => {
+const decodeQ80: BlockDecoder = (bytes, at, count, out, start) => {
   for (let block = 0; block < count; block++, at += 34, start += 32) {
     const d = bytes.getFloat16(at, true);
     for (let j = 0; j < 32; j++) out[start + j] = d * bytes.getInt8(at + 2 + j);
@@ -81,7 +77,7 @@ const decodeQ80: ViewDecoder = (bytes, at, count, out, start) => {
 
 /** 256 weights in 8 sub-blocks of 32: d f16, dmin f16, 8 six-bit scales and 8 six-bit minima in 12 bytes, 128 bytes of
  * nibbles (bytes 32 p … 32 p + 31 hold sub-block 2 p low, 2 p + 1 high). `d s q - dmin m`. */
-const decodeQ4K: ViewDecoder = (bytes, at, count, out, start) => {
+const decodeQ4K: BlockDecoder = (bytes, at, count, out, start) => {
   for (let block = 0; block < count; block++, at += 144) {
     const d = bytes.getFloat16(at, true);
     const dMin = bytes.getFloat16(at + 2, true);
@@ -105,7 +101,7 @@ const decodeQ4K: ViewDecoder = (bytes, at, count, out, start) => {
 
 /** 256 weights in 16 sub-blocks of 16: 128 bytes with the lower four bits, 64 bytes with the upper two, 16 signed
  * scales, d f16. Each half of 128 weights is four runs of 32 that share bytes. `d s (q - 32)`. */
-const decodeQ6K: ViewDecoder = (bytes, at, count, out, start) => {
+const decodeQ6K: BlockDecoder = (bytes, at, count, out, start) => {
   for (let block = 0; block < count; block++, at += 210) {
     const d = bytes.getFloat16(at + 208, true);
     for (let half = 0; half < 2; half++, start += 128) {
@@ -131,15 +127,15 @@ const decodeQ6K: ViewDecoder = (bytes, at, count, out, start) => {
 /** All readable tensor types. */
 export const BLOCK_FORMATS: Record<GgmlType, BlockFormat> = {
   F32: { blockValues: 1, blockBytes: 4, decode: decodeF32 },
-  F16: { blockValues: 1, blockBytes: 2, decode: viewed(decodeF16) },
-  BF16: { blockValues: 1, blockBytes: 2, decode: viewed(decodeBf16) },
-  Q4_0: { blockValues: 32, blockBytes: 18, decode: viewed(decodeNibbles(false, false)) },
-  Q4_1: { blockValues: 32, blockBytes: 20, decode: viewed(decodeNibbles(true, false)) },
-  Q5_0: { blockValues: 32, blockBytes: 22, decode: viewed(decodeNibbles(false, true)) },
-  Q5_1: { blockValues: 32, blockBytes: 24, decode: viewed(decodeNibbles(true, true)) },
-  Q8_0: { blockValues: 32, blockBytes: 34, decode: viewed(decodeQ80) },
-  Q4_K: { blockValues: 256, blockBytes: 144, decode: viewed(decodeQ4K) },
-  Q6_K: { blockValues: 256, blockBytes: 210, decode: viewed(decodeQ6K) },
+  F16: { blockValues: 1, blockBytes: 2, decode: decodeF16 },
+  BF16: { blockValues: 1, blockBytes: 2, decode: decodeBf16 },
+  Q4_0: { blockValues: 32, blockBytes: 18, decode: decodeNibbles(false, false) },
+  Q4_1: { blockValues: 32, blockBytes: 20, decode: decodeNibbles(true, false) },
+  Q5_0: { blockValues: 32, blockBytes: 22, decode: decodeNibbles(false, true) },
+  Q5_1: { blockValues: 32, blockBytes: 24, decode: decodeNibbles(true, true) },
+  Q8_0: { blockValues: 32, blockBytes: 34, decode: decodeQ80 },
+  Q4_K: { blockValues: 256, blockBytes: 144, decode: decodeQ4K },
+  Q6_K: { blockValues: 256, blockBytes: 210, decode: decodeQ6K },
 };
 
 const READ_CHUNK_BYTES = 1024 * 1024;
@@ -167,11 +163,12 @@ export function readStored(
   for (let done = 0; done < sizeBytes; done += chunkBytes) {
     const bytes = chunk.subarray(0, Math.min(chunkBytes, sizeBytes - done));
     file.readInto(offset + done, bytes);
+    const view = new DataView(bytes.buffer, 0, bytes.length);
     const first = done / rowBytes;
     const count = bytes.length / rowBytes;
-    if (!rows) decode(bytes, 0, count, data, first * blockValues);
+    if (!rows) decode(view, 0, count, data, first * blockValues);
     else {for (let i = 0; i < count; i++) {
-        decode(bytes, i * rowBytes, rowBlocks, data, rows.place(first + i) * rowValues);
+        decode(view, i * rowBytes, rowBlocks, data, rows.place(first + i) * rowValues);
       }}
   }
   return data;

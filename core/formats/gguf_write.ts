@@ -22,7 +22,6 @@ export type GgufEntry =
 
 /** Content of a GGUF file. */
 export interface GgufContent {
-  /** In the order of the file. */
   metadata: ReadonlyMap<string, GgufEntry>;
   /** Storage type and shape (row-major, outermost first) of every tensor, in the order of the file. */
   tensors: ReadonlyMap<string, { type: StoredType; shape: readonly number[] }>;

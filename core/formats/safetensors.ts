@@ -32,7 +32,6 @@ interface SafetensorsEntry {
   dtype: string;
   /** Row-major, outermost first. */
   shape: number[];
-  /** First byte in the file. */
   offset: number;
   sizeBytes: number;
 }

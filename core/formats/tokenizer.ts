@@ -43,9 +43,7 @@ export interface TokenizerDefinition {
 interface TokenizerOptions {
   /** V: ids must be below it. */
   vocabSize?: number;
-  /** Used if the configuration names no `bos_token`. */
   bosTokenId?: number | null;
-  /** Used if the configuration names no `eos_token`. */
   eosTokenId?: number | null;
   /** Whether windows of text must begin with the beginning-of-sequence token; default false. */
   opensWindows?: boolean;

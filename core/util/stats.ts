@@ -55,7 +55,6 @@ interface SignFlipOptions {
 
 /** A paired test of a zero mean difference, and the interval that belongs to it. */
 export interface PairedTest {
-  /** Mean of the differences. */
   mean: number;
   /** Two-sided p value. */
   p: number;

@@ -14,7 +14,7 @@ import { toHfConfig } from "../../models/hf_config.ts";
 export function asStored(type: StoredType, values: Float32Array): Float32Array {
   const { blockValues, decode } = BLOCK_FORMATS[type];
   const back = new Float32Array(values.length);
-  decode(encodeValues(type, values, "values"), 0, values.length / blockValues, back, 0);
+  decode(new DataView(encodeValues(type, values, "values").buffer), 0, values.length / blockValues, back, 0);
   return back;
 }
 

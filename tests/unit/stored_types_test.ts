@@ -28,7 +28,7 @@ for (const type of Object.keys(BLOCK_FORMATS) as GgmlType[]) {
 
   Deno.test(`decoding ${type} equals the numpy reference bit for bit`, () => {
     const out = new Float32Array(expected.length);
-    decode(bytes, 0, count, out, 0);
+    decode(new DataView(bytes.buffer), 0, count, out, 0);
     assertEquals(new Uint32Array(out.buffer), new Uint32Array(expected.buffer), REMAKE);
   });
 
@@ -36,7 +36,7 @@ for (const type of Object.keys(BLOCK_FORMATS) as GgmlType[]) {
     const shifted = new Uint8Array(bytes.length + 1);
     shifted.set(bytes, 1);
     const out = new Float32Array(expected.length + 5).fill(7);
-    decode(shifted.subarray(1), 0, count, out, 3);
+    decode(new DataView(shifted.buffer, 1), 0, count, out, 3);
     assertEquals(out.subarray(3, 3 + expected.length), expected);
     assertEquals([...out.subarray(0, 3), ...out.subarray(3 + expected.length)], [7, 7, 7, 7, 7]);
   });
