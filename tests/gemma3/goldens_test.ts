@@ -5,79 +5,45 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { assert, assertEquals } from "@std/assert";
+import { assertEquals } from "@std/assert";
 import { join } from "node:path";
-import { createScorer, type Scorer } from "../../benchmarks/evaluation/scorer.ts";
-import { tokenLogProbs } from "../support/token_log_probs.ts";
-import { startEngine } from "../../core/engine/engine.ts";
-import { uploadModel, usualForm } from "../../models/device.ts";
 import { forward } from "../../models/decoder.ts";
-import { openModel } from "../../models/load.ts";
-import { scoringModel } from "../../models/scoring.ts";
 import { logits } from "../../models/vocabulary.ts";
-import { onDevice } from "../support/device_models.ts";
+import { readGolden, realModel, type TextGolden } from "../support/real_model.ts";
 
 /** Nats by which a log-probability may differ from transformers'. */
 const TOLERANCE_NATS = 5e-4;
 
-const path = Deno.env.get("MASKPRUNE_GEMMA3");
-if (!path) throw new Error("Set MASKPRUNE_GEMMA3 to the .gguf file that `deno task get:gemma3` fetches");
-const data = Deno.env.get("MASKPRUNE_DATA");
-
-interface Golden {
-  texts: { text: string; ids: number[]; tokenLogProbs: number[]; top5: [number, number][] }[];
+const { texts, perplexity: { windows, tokens, ppl, first20Ids } } = readGolden<{
+  texts: (TextGolden & { top5: [number, number][] })[];
   perplexity: { windows: number; tokens: number; ppl: number; first20Ids: number[] };
-}
+}>("gemma3-270m");
 
-const golden: Golden = JSON.parse(
-  Deno.readTextFileSync(new URL("../golden/gemma3-270m.json", import.meta.url)),
+const { tokenizer, decoder, data, test, assertTexts, testPerplexity } = await realModel(
+  "MASKPRUNE_GEMMA3",
+  "get:gemma3",
 );
 
-const { whyNotFast } = await startEngine("tensorflow");
-const { source, tokenizer } = await openModel(path);
-const decoder = await uploadModel(source);
-const model = scoringModel(decoder);
-const scorer = createScorer(model, tokenizer);
-source.close();
-
-const options = { sanitizeOps: false, sanitizeResources: false };
-
-Deno.test({
-  name: "openModel() of Gemma 3 270M gives its tokenizer's ids for digits, spaces, newlines, other scripts and emoji",
-  ...options,
-  fn: () => {
-    for (const { text, ids } of golden.texts) {
-      assertEquals(tokenizer.encode(text), ids);
-      assertEquals(tokenizer.decode(ids), text);
-    }
-    assertEquals([tokenizer.addsBos, tokenizer.vocabSize, tokenizer.bosTokenId], [true, 262_144, 2]);
-    assertEquals(tokenizer.windowStart, [2]);
-  },
+test("Gemma 3 270M gives transformers' ids and log-probabilities of digits, spaces, other scripts and emoji", async () => {
+  await assertTexts(texts, TOLERANCE_NATS);
+  assertEquals([tokenizer.addsBos, tokenizer.vocabSize, tokenizer.bosTokenId], [true, 262_144, 2]);
+  assertEquals(tokenizer.windowStart, [2]);
 });
 
-Deno.test({
-  name: "log-probabilities of Gemma 3 270M and its most probable next tokens agree with transformers",
-  ...options,
-  fn: async () => {
-    for (const { ids, tokenLogProbs: theirs, top5 } of golden.texts) {
-      const ours = await tokenLogProbs(model, ids);
-      assertEquals(ours.length, theirs.length);
-      const gaps = Array.from(ours, (value, i) => Math.abs(value - (theirs[i] ?? NaN)));
-      assert(gaps.every((gap) => gap <= TOLERANCE_NATS), `a log-probability differs by ${Math.max(...gaps)} nats`);
-      const best = tf.tidy(() => {
-        const { length } = ids;
-        const states = forward(decoder, { tokens: Int32Array.from(ids), batch: 1, length });
-        return tf.topk(logits(decoder, tf.slice(states, [length - 1, 0], [1, -1])), 5).indices;
-      });
-      assertEquals(Array.from(await best.data()), top5.map(([id]) => id));
-      best.dispose();
-    }
-  },
+test("the most probable next tokens of Gemma 3 270M are those of transformers", async () => {
+  for (const { ids, top5 } of texts) {
+    const best = tf.tidy(() => {
+      const { length } = ids;
+      const states = forward(decoder, { tokens: Int32Array.from(ids), batch: 1, length });
+      return tf.topk(logits(decoder, tf.slice(states, [length - 1, 0], [1, -1])), 5).indices;
+    });
+    assertEquals(Array.from(await best.data()), top5.map(([id]) => id));
+    best.dispose();
+  }
 });
 
-/** Perplexity of ten windows of WikiText-2, each after BOS. */
-async function windowsPerplexity(scorer: Scorer): Promise<number> {
-  const { windows, tokens, first20Ids } = golden.perplexity;
+// Each window begins with BOS.
+testPerplexity("Gemma 3 270M on ten windows of WikiText-2", ppl, async (scorer) => {
   const lines = Deno.readTextFileSync(join(data ?? "", "wikitext2-tokens-valid.txt")).split("\n").slice(0, 400);
   const ids = tokenizer.encode(lines.join("\n\n"), { specialTokens: false });
   assertEquals(ids.slice(0, first20Ids.length), first20Ids);
@@ -88,34 +54,4 @@ async function windowsPerplexity(scorer: Scorer): Promise<number> {
   );
   const scores = await scorer.loglikelihood(rows);
   return Math.exp(-scores.reduce((sum, { logLikelihood }) => sum + logLikelihood, 0) / (windows * own));
-}
-
-Deno.test({
-  name: "perplexity of Gemma 3 270M on ten windows of WikiText-2 agrees with transformers",
-  ignore: data === undefined,
-  ...options,
-  fn: async () => {
-    const { ppl } = golden.perplexity;
-    const perplexity = await windowsPerplexity(scorer);
-    assert(Math.abs(perplexity - ppl) <= 0.01, `Perplexity must be ${ppl}: current ${perplexity}`);
-  },
-});
-
-Deno.test({
-  name: `fast arithmetic gives that perplexity within 0.5 %${whyNotFast === null ? "" : ` (not here: ${whyNotFast})`}`,
-  ignore: data === undefined || whyNotFast !== null,
-  ...options,
-  fn: async () => {
-    const engine = await startEngine("tensorflow", { arithmetic: "fast" });
-    try {
-      const { source } = await openModel(path);
-      using rounded = await onDevice(source, usualForm(source, engine));
-      source.close();
-      const perplexity = await windowsPerplexity(createScorer(scoringModel(rounded), tokenizer));
-      const { ppl } = golden.perplexity;
-      assert(Math.abs(perplexity / ppl - 1) <= 5e-3, `Perplexity must be near ${ppl}: current ${perplexity}`);
-    } finally {
-      await startEngine("tensorflow");
-    }
-  },
 });
