@@ -8,7 +8,7 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import { currentEngine } from "./engine.ts";
-import { decoderOp } from "./native_ops.ts";
+import { decoderOp, type OpAttributes } from "./native_ops.ts";
 
 /** Rows up to which a product takes about the time of reading the matrix. */
 export const FEW_ROWS = 8;
@@ -53,7 +53,7 @@ export function storedForm(w: Matrix): { tensor: tf.Tensor2D; format: number; co
 }
 
 /** A matrix as right factor of the native products: its input, and the attributes that go with it. */
-export function productOf(w: Matrix) {
+export function productOf(w: Matrix): { tensor: tf.Tensor2D; attributes: OpAttributes } {
   const { tensor, format, columns } = storedForm(w);
   const attributes = {
     W: { typeOf: tensor },

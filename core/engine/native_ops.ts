@@ -27,7 +27,7 @@ export function loadDecoderOps(path: string, threads: number): { bf16Products: b
 }
 
 /** Attributes of an operation by name: the dtype of a tensor, an integer, or an f32 number. */
-type OpAttributes = Record<string, { typeOf: tf.Tensor } | { integer: number } | { float: number }>;
+export type OpAttributes = Record<string, { typeOf: tf.Tensor } | { integer: number } | { float: number }>;
 
 interface Outputs {
   1: [tf.Tensor];

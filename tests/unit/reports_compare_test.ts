@@ -88,6 +88,16 @@ Deno.test("compareRuns() names every setting that decides the numbers", () => {
   }
 });
 
+Deno.test("compareRuns() names the arithmetic, and compareMethods() never pairs cells of both", () => {
+  const exact = doneRecord({ method: "flap", sparsity: 0.2, seed: 0 });
+  const fast = structuredClone(doneRecord({ method: "flap", sparsity: 0.2, seed: 1 }));
+  fast.cell.arithmetic = "fast";
+  assertMatch(compared([exact], [fast]), /- arithmetic: f32 → reduced-precision products \(.*bfloat16 on CPUs\)/);
+  const sections = sectionsOf([exact, fast]);
+  assertEquals(sections.map(({ rows }) => rows.map(({ seeds }) => seeds)), [[[0]], [[1]]]);
+  assertStringIncludes(compareMethods({ name: "A", sections }), "No two methods have a result of the same level");
+});
+
 Deno.test("compareMethods() puts every pair of a level in a matrix, corrected together", () => {
   const records = ["flap", "random", "wanda-sp"].map((method, i) =>
     doneRecord({ method, sparsity: 0.2, damage: [0.4, 1, 0.5][i]!, tasks: [], throughput: false })
