@@ -6,7 +6,7 @@ import { at } from "../../core/util/indexing.ts";
 import { denoRun } from "../../core/util/deno_run.ts";
 import { readRecords } from "../../benchmarks/records/store.ts";
 import { openSafetensorsFolder, writeSafetensors } from "../../core/formats/safetensors.ts";
-import { bench, benchWith, finish, killCell, succeed, watch } from "../support/bench_process.ts";
+import { bench, benchWith, finish, killCell, signalCell, succeed, watch } from "../support/bench_process.ts";
 import { folderTest } from "../support/weights_fixture.ts";
 import { ROOT } from "../../core/util/user_folder.ts";
 
@@ -56,14 +56,7 @@ folderTest("a cell that hangs ends with a run that is killed", async (out) => {
     child.kill("SIGKILL");
   });
   assert(asleep);
-  const isRunning = () => {
-    try {
-      killCell(folder, "0");
-      return true;
-    } catch {
-      return false;
-    }
-  };
+  const isRunning = () => signalCell(folder, "0");
   for (let tries = 0; isRunning() && tries < 100; tries++) await new Promise((resolve) => setTimeout(resolve, 100));
   assert(!isRunning(), "the cell outlived its run");
 });

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { lockFolder, readRecord, readRecords, runPaths } from "../../benchmarks/records/store.ts";
 import { createRng, type Rng } from "../../core/util/rng.ts";
 import type { CellRecord, DoneRecord } from "../../core/schema/schema.ts";
-import { bench, benchWith, finish, killCell } from "../support/bench_process.ts";
+import { bench, benchWith, finish, signalCell } from "../support/bench_process.ts";
 import { known } from "../support/values.ts";
 import { tempFolder } from "../support/weights_fixture.ts";
 
@@ -50,11 +50,7 @@ const killers: Record<string, Killer> = {
       child.kill("SIGKILL");
     } catch { /* it has ended */ }
   },
-  "a cell": (_child, out) => {
-    try {
-      killCell(out, "KILL");
-    } catch { /* none is running */ }
-  },
+  "a cell": (_child, out) => void signalCell(out, "KILL"),
 };
 
 /** Checks every record of the folder, and that those of `finished` are as they were; adds the new ones to it. Returns the

@@ -79,10 +79,12 @@ export async function watch(
   return await child.status;
 }
 
-/** Sends a signal to the process of the cell that runs in `out`. The pattern goes through standard input, so that the
- * search does not find itself. */
-export function killCell(out: string, signal: string): void {
+/** Sends a signal to the process of the cell that runs in `out`; whether one does. The pattern goes through standard
+ * input, so that the search does not find itself. */
+export function signalCell(out: string, signal: string): boolean {
   const script = `kill -${signal} $(printf %s "$JOBS" | grep -lsaF -f - /proc/[0-9]*/cmdline | cut -d/ -f3)`;
-  const { success } = new Deno.Command("sh", { args: ["-c", script], env: { JOBS: join(out, "jobs/") } }).outputSync();
-  assert(success, "no cell is running");
+  return new Deno.Command("sh", { args: ["-c", script], env: { JOBS: join(out, "jobs/") } }).outputSync().success;
 }
+
+/** Ends the process of the cell that runs in `out`. */
+export const killCell = (out: string, signal: string): void => assert(signalCell(out, signal), "no cell is running");
