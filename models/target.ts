@@ -96,19 +96,18 @@ function uniformShape(
   return null;
 }
 
-/** Largest fraction of the resource that can be removed if every layer keeps one unit of each type; with `freeDepth`,
- * one such layer. */
+/** Largest fraction of the resource that can be removed if so many layers stay (all when absent), with one unit of each
+ * type. */
 export function largestSparsity(
   config: DecoderConfig,
-  { units, ffnMultiple, resource, freeDepth }: Pick<WidthRules, "units" | "ffnMultiple" | "resource"> & {
-    freeDepth?: boolean;
-  },
+  { units, ffnMultiple, resource }: Pick<WidthRules, "units" | "ffnMultiple" | "resource">,
+  layers: number = config.layers.length,
 ): number {
   const dense = at(config.layers, 0);
   const attention = attentionChoices(dense, units).at(-1)!;
   const ffnChannels = units.includes("ffn") ? Math.min(ffnMultiple, dense.ffnChannels) : dense.ffnChannels;
   const part = resource.ofLayer(config, { ...attention, ffnChannels }) / resource.ofLayer(config, dense);
-  return 1 - part / (freeDepth ? config.layers.length : 1);
+  return 1 - part * layers / config.layers.length;
 }
 
 /** The budget of `target`, made for the dense model, for `narrower`, which was pruned before.
@@ -199,7 +198,8 @@ export function resolveTarget(
     const shape = uniformShape(config, ofLayer, { units, ffnMultiple, resource, sparsity: ratio });
     if (shape) return { ...target, dropLayers: gone, uniform: Array.from({ length: left }, () => ({ ...shape })) };
   }
-  const largest = floor(1000 * (dropLayers ? largestAt(config, target, dropLayers) : largestSparsity(config, target)));
+  const staying = freeDepth ? 1 : config.layers.length - (dropLayers ?? 0);
+  const largest = floor(1000 * largestSparsity(config, target, staying));
   throw new UsageError(
     `Sparsity ${sparsity}${resource === PARAMETERS ? "" : ` of the ${resource.words}`} cannot be reached with units ${
       all.join(", ")
@@ -208,10 +208,6 @@ export function resolveTarget(
       (dropLayers ? ` without ${counted(dropLayers, "layer")}` : ""),
   );
 }
-
-/** Largest sparsity of what is left without so many layers. */
-const largestAt = (config: DecoderConfig, target: Parameters<typeof largestSparsity>[1], dropLayers: number): number =>
-  1 - (1 - largestSparsity(config, target)) * (1 - dropLayers / config.layers.length);
 
 /** Most layers that the budget takes: without one fewer, it is not met yet. One layer stays. */
 export function mostLayers(

@@ -147,7 +147,8 @@ function calibrationWords({ cell: { calibration: { sequences, tokens, corpus, dr
 
 const unitWords = ({ cell: { units, ffnMultiple, dropLayers } }: Subject): string =>
   (!dropLayers ? "" : `${counted(dropLayers, "layer")}, then `) +
-  units.map((unit) => UNIT_WORDS[unit === "layers" ? "layer" : unit]).join(" and ") +
+  units.filter((unit) => unit !== "layers" || dropLayers === undefined)
+    .map((unit) => UNIT_WORDS[unit === "layers" ? "layer" : unit]).join(" and ") +
   (ffnMultiple === 1 ? "" : `, FFN widths in multiples of ${ffnMultiple}`);
 
 const budgetWords = ({ cell: { budget, latency } }: Subject): string =>

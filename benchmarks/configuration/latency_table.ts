@@ -1,12 +1,10 @@
 /** The table of times of a run whose budget is a time: read from the run's folder, or measured in a process of its own
- * before anything else runs. As a program: `latency_table.ts JOB`, JSON; prints the table.
+ * before anything else runs. As a program: `latency_table.ts JOB`, JSON; prints what it measured.
  *
  * @module
  */
-import os from "node:os";
 import { join } from "node:path";
 import { NVIDIA_SMI } from "../../core/engine/cuda.ts";
-import { currentEngine } from "../../core/engine/engine.ts";
 import { EngineError, FileFormatError, UsageError } from "../../core/util/errors.ts";
 import { type EngineName, type LatencyTable, latencyTableSchema } from "../../core/schema/schema.ts";
 import { denoRun } from "../../core/util/deno_run.ts";
@@ -16,43 +14,25 @@ import { measureLatency } from "../pipeline/latency.ts";
 import { load } from "../pipeline/load.ts";
 import { lockFolder, runPaths, toJson } from "../records/store.ts";
 import type { ThroughputChoice } from "../timing/throughput.ts";
-import type { ProbedEngine } from "./engine_probe.ts";
 
-/** What a table is measured of. */
-interface LatencyJob extends Pick<LatencyTable, "budget" | "weights" | "form" | "arithmetic"> {
+/** What a table is measured of, and on what. */
+interface LatencyJob {
+  of: LatencyTable["of"];
   model: string;
   engine: EngineName;
   device?: string;
+  /** UUID of the GPU that is used, on CUDA. */
+  gpu?: string;
   choice: ThroughputChoice;
 }
 
-/** What must be equal for a table to hold, by name. */
-function conditions(
-  { budget, weights, form, arithmetic, machine, tokens, batch }: Omit<LatencyTable, "dense" | "points">,
-): Record<string, string | number> {
-  return { budget, weights, form, arithmetic, ...machine, tokens, batch };
-}
-
-/** The head of a table that would be measured here. */
-function headOf(
-  { budget, weights, form, arithmetic, choice }: LatencyJob,
-  { name: engine, library, device }: Pick<ProbedEngine, "name" | "library" | "device">,
-) {
-  const cpu = os.cpus()[0]?.model.trim() || "unknown";
-  return {
-    ...{ budget, weights, form, arithmetic, batch: choice.batch },
-    machine: { engine, library, device, cpu },
-    tokens: budget === "decode-ms" ? choice.decodeTokens : choice.prefillTokens,
-  };
-}
-
 /** Path of the table of `budget` in the run's folder. */
-export const latencyPath = (out: string, budget: LatencyTable["budget"]): string =>
+export const latencyPath = (out: string, budget: LatencyTable["of"]["budget"]): string =>
   join(runPaths(out).latency, `${budget}.json`);
 
 /** The table of the run in `out`; undefined if it has none.
  * @throws {FileFormatError} when it is damaged. */
-export function readLatency(out: string, budget: LatencyTable["budget"]): LatencyTable | undefined {
+export function readLatency(out: string, budget: LatencyTable["of"]["budget"]): LatencyTable | undefined {
   const path = latencyPath(out, budget);
   const text = ifThere(() => Deno.readTextFileSync(path), undefined);
   if (text === undefined) return undefined;
@@ -65,13 +45,12 @@ export function readLatency(out: string, budget: LatencyTable["budget"]): Latenc
 
 /** Refuses a table that was measured elsewhere: times of two machines are never mixed.
  * @throws {UsageError} that names what differs. */
-export function checkConditions(out: string, table: LatencyTable, here: Parameters<typeof conditions>[0]): void {
-  const now = conditions(here);
-  const differing = Object.entries(conditions(table)).filter(([name, value]) => value !== now[name])
-    .map(([name, value]) => `${name} ${value}, now ${now[name]}`);
+export function checkConditions(out: string, { of }: Pick<LatencyTable, "of">, here: LatencyTable["of"]): void {
+  const differing = (Object.keys(of) as (keyof typeof of)[]).filter((name) => of[name] !== here[name])
+    .map((name) => `${name} ${of[name]}, now ${here[name]}`);
   if (differing.length === 0) return;
   throw new UsageError(
-    `The times of "${latencyPath(out, table.budget)}" were measured elsewhere (${differing.join("; ")}): ` +
+    `The times of "${latencyPath(out, of.budget)}" were measured elsewhere (${differing.join("; ")}): ` +
       "continue the run there, or choose another --out",
   );
 }
@@ -82,38 +61,35 @@ export function checkConditions(out: string, table: LatencyTable, here: Paramete
 export async function latencyTable(
   out: string,
   job: LatencyJob,
-  { engine, planned, note }: { engine: ProbedEngine; planned: boolean; note: (message: string) => void },
+  { planned, note }: { planned: boolean; note: (message: string) => void },
 ): Promise<LatencyTable | undefined> {
-  const known = readLatency(out, job.budget);
+  const { budget } = job.of;
+  const known = readLatency(out, budget);
   if (known) {
-    checkConditions(out, known, { ...known, ...headOf(job, engine) });
+    checkConditions(out, known, job.of);
     return known;
   }
   if (planned) {
-    note(
-      `There is no table of times yet: the run measures it before its first cell. Until then, sizes are those of ` +
-        `${job.budget === "decode-ms" ? "decoding" : "prefill"} times taken as proportional to parameters`,
-    );
+    note("There is no table of times yet: the run measures it first. Sizes below are those of a budget in parameters");
     return undefined;
   }
   using _lock = lockFolder(out);
   note("Measuring the times of layers before the first cell: leave the machine idle");
-  const table = await measureInProcess(job, engine.gpus?.[0]);
+  const table = await measureInProcess(job);
   Deno.mkdirSync(runPaths(out).latency, { recursive: true });
-  writeAtomically(latencyPath(out, job.budget), toJson(table));
+  writeAtomically(latencyPath(out, budget), toJson(table));
   return table;
 }
 
 /** Runs this file as a program with all threads. */
-async function measureInProcess(job: LatencyJob, gpu: string | undefined): Promise<LatencyTable> {
-  const args = denoRun({
-    script: join(import.meta.dirname!, "latency_table.ts"),
-    args: [JSON.stringify(job)],
-    ffi: job.engine === "tensorflow",
-    ...gpu !== undefined && { program: NVIDIA_SMI },
-  });
+async function measureInProcess(job: LatencyJob): Promise<LatencyTable> {
+  const { engine, gpu } = job;
+  const args = [JSON.stringify(job)];
   const { stdout, stderr, success } = await new Deno.Command("deno", {
-    args,
+    args: denoRun({
+      ...{ script: join(import.meta.dirname!, "latency_table.ts"), args, ffi: engine === "tensorflow" },
+      ...gpu !== undefined && { program: NVIDIA_SMI },
+    }),
     env: {
       TF_NUM_INTRAOP_THREADS: String(navigator.hardwareConcurrency),
       ...gpu !== undefined && { CUDA_VISIBLE_DEVICES: gpu },
@@ -125,18 +101,14 @@ async function measureInProcess(job: LatencyJob, gpu: string | undefined): Promi
   if (!success) {
     throw new EngineError(`Cannot measure the times of layers: ${decoder.decode(stderr).trim().slice(-1000)}`);
   }
-  return latencyTableSchema.parse(JSON.parse(decoder.decode(stdout).trim().split("\n").at(-1)!));
+  const measured = JSON.parse(decoder.decode(stdout).trim().split("\n").at(-1)!);
+  const command = `deno run benchmarks/configuration/latency_table.ts '${args}'`;
+  return latencyTableSchema.parse({ of: job.of, ...measured, command });
 }
 
 if (import.meta.main) {
-  const [text = "{}"] = Deno.args;
-  const job: LatencyJob = JSON.parse(text);
-  const { model, engine, device, arithmetic, form, choice, budget } = job;
-  const loaded = await load(model, { engine, device, arithmetic, weights: form });
-  const { name, library, device: on } = currentEngine();
-  const measured = await measureLatency(loaded, { budget, choice });
-  const head = headOf(job, { name, library, device: on });
-  const command = `deno run benchmarks/configuration/latency_table.ts '${text}'`;
-  console.log(JSON.stringify({ ...head, ...measured, command } satisfies LatencyTable));
+  const { of, model, engine, device, choice }: LatencyJob = JSON.parse(Deno.args[0] ?? "{}");
+  const loaded = await load(model, { engine, device, arithmetic: of.arithmetic, weights: of.form });
+  console.log(JSON.stringify(await measureLatency(loaded, { budget: of.budget, choice })));
   Deno.exit(0);
 }

@@ -2,6 +2,7 @@
  *
  * @module
  */
+import os from "node:os";
 import { SETUP_COMMAND } from "../../core/engine/engine.ts";
 import { MissingDataError, UsageError } from "../../core/util/errors.ts";
 import {
@@ -106,7 +107,7 @@ export async function prepareRun(
     weights: chooseForm(checked, { engine, decoderOps: elsewhere ? undefined : decoderOps }, dense.origin),
     ...isTime(checked.budget) && { throughput: checked.throughput ?? throughputChoiceSchema.parse({}) },
   };
-  const latency = await findTimes(config, { probe, dense, elsewhere, planned, note, device: devices.device });
+  const latency = await findTimes(config, dense, { ...devices, probe, elsewhere, planned, note });
   const isMeasured = latency !== undefined || !isTime(checked.budget);
   const resource = isMeasured ? resourceOf(config.budget, latency) : PARAMETERS;
   checkAgainstModel(config, dense.model, resource);
@@ -165,19 +166,18 @@ async function chooseEngine(
  * @throws {UsageError} when cells run on other machines than this one. */
 async function findTimes(
   { budget, out, model, weights = "f32", arithmetic, throughput }: ReadyConfig,
-  { probe, dense, elsewhere, planned, note, device }: {
-    probe: ProbedEngine;
-    dense: DenseModel;
-    elsewhere: boolean;
-    planned: boolean;
-    note: (message: string) => void;
-    device?: string;
-  },
+  { origin }: DenseModel,
+  { probe: { name: engine, library, device: on, gpus }, device, elsewhere, ...manner }:
+    & Pick<PreparedRun, "device">
+    & { probe: ProbedEngine; elsewhere: boolean; planned: boolean; note: (message: string) => void },
 ): Promise<LatencyTable | undefined> {
   if (!isTime(budget) || !throughput) return undefined;
   if (elsewhere) throw new UsageError(`--budget ${budget} is measured on this machine: run the cells here, too`);
-  const of = { model, weights: dense.origin.sha256, form: weights, engine: probe.name, device, arithmetic };
-  return await latencyTable(out, { ...of, budget, choice: throughput }, { engine: probe, planned, note });
+  const tokens = budget === "decode-ms" ? throughput.decodeTokens : throughput.prefillTokens;
+  const cpu = os.cpus()[0]?.model.trim() || "unknown";
+  const of = { budget, weights: origin.sha256, form: weights, arithmetic, tokens, batch: throughput.batch };
+  const job = { of: { ...of, engine, library, device: on, cpu }, model, engine, device, choice: throughput };
+  return await latencyTable(out, { ...job, gpu: gpus?.[0] }, manner);
 }
 
 /** The dense model before a run. */

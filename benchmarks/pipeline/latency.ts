@@ -4,13 +4,13 @@
  */
 import { currentEngine } from "../../core/engine/engine.ts";
 import type { LatencyTable } from "../../core/schema/schema.ts";
+import { canonicalJson } from "../../core/util/canonical_json.ts";
 import { at } from "../../core/util/indexing.ts";
 import type { DecoderConfig } from "../../models/config.ts";
 import { disposeModel } from "../../models/device.ts";
 import { attentionWeights } from "../../models/latency.ts";
-import type { PrunePlan } from "../../models/plan.ts";
 import { pruneModel } from "../../models/surgery.ts";
-import { type LayerShape, queryHeads } from "../../models/units.ts";
+import type { LayerPlan, LayerShape } from "../../models/units.ts";
 import { watchOtherCores } from "../timing/machine_load.ts";
 import { modelPasses, type ThroughputChoice, timeInTurns } from "../timing/throughput.ts";
 import type { LoadedModel } from "./load.ts";
@@ -26,33 +26,27 @@ const FFN_PARTS = [3 / 4, 1 / 2, 1 / 4, 1 / 16];
 
 /** What is timed beside the dense model: half of the layers, narrower FFNs, less attention. */
 export function timedShapes({ layers }: DecoderConfig): Shape[] {
-  const dense = at(layers, 0);
+  const dense = { ...at(layers, 0), layers: layers.length };
   const { kvGroups: G, queryHeadsPerGroup: R, ffnChannels: F } = dense;
-  const attention = new Map([[Math.ceil(G / 2), R], [1, R], [1, 1]].map((own) => [own.join(), own]));
+  const attention = [[Math.ceil(G / 2), R], [1, R], [1, 1]] as const;
   const shapes = [
     { ...dense, layers: Math.ceil(layers.length / 2) },
-    ...FFN_PARTS.map((part) => ({ ...dense, layers: layers.length, ffnChannels: Math.max(1, Math.round(part * F)) })),
-    ...[...attention.values()].map(([kvGroups = 1, queryHeadsPerGroup = 1]) => ({
-      ...{ ...dense, layers: layers.length, kvGroups, queryHeadsPerGroup },
-    })),
+    ...FFN_PARTS.map((part) => ({ ...dense, ffnChannels: Math.max(1, Math.round(part * F)) })),
+    ...attention.map(([kvGroups, queryHeadsPerGroup]) => ({ ...dense, kvGroups, queryHeadsPerGroup })),
   ];
-  return shapes.filter((shape) => shape.layers < layers.length || shape.ffnChannels < F || queryHeads(shape) < G * R);
+  const distinct = new Map(shapes.map((shape) => [canonicalJson(shape), shape]));
+  distinct.delete(canonicalJson(dense));
+  return [...distinct.values()];
 }
 
 /** The plan that keeps the first layers and the first units of each. */
-function planOf({ layers }: DecoderConfig, { layers: depth, ...kept }: Shape): PrunePlan {
+function planOf({ layers }: DecoderConfig, { layers: depth, kvGroups, queryHeadsPerGroup, ffnChannels }: Shape) {
   const range = (count: number) => Array.from({ length: count }, (_, i) => i);
-  const { kvGroups, queryHeadsPerGroup, ffnChannels } = kept;
-  const whole = {
-    kvGroups: range(kvGroups),
-    queryHeads: range(kvGroups).flatMap((group) =>
-      range(queryHeadsPerGroup).map((head) => group * at(layers, 0).queryHeadsPerGroup + head)
-    ),
-    ffnChannels: range(ffnChannels),
-  };
-  return {
-    layers: layers.map((_, l) => l < depth ? whole : { kvGroups: [], queryHeads: [], ffnChannels: [] }),
-  };
+  const { queryHeadsPerGroup: all } = at(layers, 0);
+  const queryHeads = range(kvGroups).flatMap((group) => range(queryHeadsPerGroup).map((head) => group * all + head));
+  const kept = { kvGroups: range(kvGroups), queryHeads, ffnChannels: range(ffnChannels) };
+  const gone = { kvGroups: [], queryHeads: [], ffnChannels: [] };
+  return { layers: layers.map((_, l): LayerPlan => l < depth ? kept : gone) };
 }
 
 /** Times one pass of models with narrower and fewer layers, each in turns with the dense one. Nothing else should run
@@ -61,7 +55,7 @@ function planOf({ layers }: DecoderConfig, { layers: depth, ...kept }: Shape): P
 export async function measureLatency(
   { model }: Pick<LoadedModel, "model">,
   { budget, choice, report, signal }: Pick<StepOptions, "report" | "signal"> & {
-    budget: LatencyTable["budget"];
+    budget: LatencyTable["of"]["budget"];
     choice: ThroughputChoice;
   },
 ): Promise<Pick<LatencyTable, "dense" | "points" | "otherCores" | "seconds" | "startedAt">> {

@@ -32,18 +32,18 @@ const milliseconds = z.array(z.number().positive()).min(1);
 
 /** Times of models whose layers are all alike, each measured in turns with the dense model. */
 export const latencyTableSchema = z.strictObject({
-  budget: z.enum(["prefill-ms", "decode-ms"]).describe("which pass was timed"),
-  weights: z.string().describe("SHA-256 of the dense model"),
-  form: z.enum(["f32", "stored"]).describe("how matrices were held"),
-  arithmetic: z.enum(["exact", "fast"]),
-  machine: z.strictObject({
+  of: z.strictObject({
+    budget: z.enum(["prefill-ms", "decode-ms"]),
+    weights: z.string().describe("SHA-256 of the dense model"),
+    form: z.enum(["f32", "stored"]).describe("how matrices were held"),
+    arithmetic: z.enum(["exact", "fast"]),
     engine: z.string(),
     library: z.string(),
     device: z.string(),
     cpu: z.string(),
-  }),
-  tokens: positiveInt.describe("tokens of a pass"),
-  batch: positiveInt,
+    tokens: positiveInt.describe("tokens of a pass"),
+    batch: positiveInt,
+  }).describe("what was timed, and where: all of it must be equal for the times to hold"),
   dense: z.strictObject({ layers: positiveInt, ffnChannels: positiveInt, attentionWeights: positiveInt }),
   points: z.array(z.strictObject({
     layers: positiveInt,

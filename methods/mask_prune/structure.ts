@@ -13,6 +13,7 @@
 import * as tf from "@tensorflow/tfjs";
 import { giveWay } from "../../core/engine/give_way.ts";
 import { at, entry } from "../../core/util/indexing.ts";
+import { counted } from "../../core/util/words.ts";
 import type { TrainingReport } from "../../core/schema/schema.ts";
 import { forward, targetLogProbs } from "../../models/decoder.ts";
 import { type DecoderModel, disposeModel } from "../../models/device.ts";
@@ -59,7 +60,9 @@ export async function chooseDepth(context: MethodContext<unknown>): Promise<Dept
     const tried: { depth: number; loss: number }[] = [];
     for (const depth of depths.slice(0, most)) {
       const { loss, seconds } = await trial(context, ranked.slice(0, depth), steps);
-      report(`structure: without ${depth} layers, ${steps} steps, held-out loss ${loss.toFixed(4)}`);
+      report(
+        `structure: without ${counted(depth, "layer")}, ${counted(steps, "step")}, held-out loss ${loss.toFixed(4)}`,
+      );
       tried.push({ depth, loss });
       cost.steps += steps;
       cost.seconds += seconds;
@@ -103,7 +106,7 @@ async function trial(
         rng: rng("structure"),
         key: "structure",
         remember: context.remember,
-        report: (message) => report(`structure: without ${removed.length} layers, ${message}`),
+        report: (message) => report(`structure: without ${counted(removed.length, "layer")}, ${message}`),
         signal,
       });
       const loss = await heldOutLoss(small, calibration, signal);

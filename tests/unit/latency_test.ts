@@ -31,8 +31,10 @@ function tableOf(
   const dense = { ...at(config.layers, 0), layers: config.layers.length };
   const denseMs = restMs + dense.layers * time(dense);
   return {
-    ...{ budget: "decode-ms", weights: "w", form: "f32", arithmetic: "exact", tokens: 128, batch: 1 },
-    machine: { engine: "wasm", library: "l", device: "cpu", cpu: "A" },
+    of: {
+      ...{ budget: "decode-ms", weights: "w", form: "f32", arithmetic: "exact", tokens: 128, batch: 1 },
+      ...{ engine: "wasm", library: "l", device: "cpu", cpu: "A" },
+    },
     ...{ otherCores: 0, startedAt: "", seconds: 1, command: "" },
     dense: sizeOf(dense),
     points: timedShapes(config).map((shape) => {
@@ -128,8 +130,8 @@ Deno.test("resolveTarget() names the largest sparsity of a budget in time, and m
 
 Deno.test("checkConditions() refuses times of another machine, engine or length, and names what differs", () => {
   const table = tableOf(configOf(2), kinked);
-  checkConditions("out", table, { ...table });
-  const here = { ...table, tokens: 64, machine: { ...table.machine, cpu: "B", engine: "tensorflow" } };
+  checkConditions("out", table, { ...table.of });
+  const here = { ...table.of, tokens: 64, cpu: "B", engine: "tensorflow" };
   const { message } = assertThrows(() => checkConditions("out", table, here), UsageError);
   for (const words of ["decode-ms.json", "engine wasm, now tensorflow", "cpu A, now B", "tokens 128, now 64"]) {
     assert(message.includes(words), message);
