@@ -10,7 +10,7 @@ import { entry } from "../../core/util/indexing.ts";
 import { cutWindow, textTokens } from "../../core/formats/tokenizer.ts";
 import type { DrawnWindows } from "../../datasets/calibration.ts";
 import { SELF_SAMPLING, SELF_SETTINGS, SELF_TEXT } from "../../datasets/self_text.ts";
-import { generateTokens } from "../../models/generate.ts";
+import { sampleTexts } from "../../models/generate.ts";
 import { prefixToken } from "../evaluation/requests.ts";
 import type { LoadedModel } from "./load.ts";
 import { type StepOptions, withDefaults } from "./step.ts";
@@ -47,13 +47,9 @@ export async function selfText(
       for (let first = 0; first < sequences; first += atOnce) {
         report(`text of the model: ${first} of ${sequences} sequences of ${tokens} tokens`);
         const rows = Array.from({ length: Math.min(atOnce, sequences - first) }, (_, i) => first + i);
-        const generated = await generateTokens(model, rows.map(() => [prefix]), {
-          ...SELF_SAMPLING,
-          maxTokens: textTokens(tokenizer, tokens),
-          seed,
-          streams: rows.map((row) => `${stream} ${row}`),
-          signal,
-        });
+        const streams = rows.map((row) => `${stream} ${row}`);
+        const steps = textTokens(tokenizer, tokens);
+        const generated = await sampleTexts(model, { ...SELF_SAMPLING, prefix, streams, seed, steps, signal });
         for (const [i, row] of generated.entries()) {
           data.set(cutWindow(tokenizer, row, 0, tokens), (first + i) * tokens);
         }

@@ -4,7 +4,7 @@ import type { DecoderConfig } from "../../models/config.ts";
 import { canStep, disposeCache, extend, type Extension, type KvCache } from "../../models/decode.ts";
 import { forward, targetLogProbs } from "../../models/decoder.ts";
 import { type DecoderModel } from "../../models/device.ts";
-import { generateTokens, greedyTokens } from "../../models/generate.ts";
+import { greedyTokens } from "../../models/generate.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
 import { toyConfig, toySource, toyTokens } from "../support/toy.ts";
 import { countTraffic } from "../support/traffic.ts";
@@ -69,7 +69,6 @@ for (const [name, config] of Object.entries(CONFIGS)) {
       const { isGreedy, logProbs } = await targetLogProbs(model, hidden, sequence.slice(1));
       hidden.dispose();
       assertEquals(isGreedy.slice(8), Array(steps + 1).fill(true));
-      assertEquals(await generateTokens(model, [[...prompt]], { maxTokens: steps }), [continued.slice(0, steps)]);
       assertClose(await steppedLogProbs(model, sequence), logProbs, { atol: 1e-4, rtol: 0 });
     }
     disposeCache(cache);

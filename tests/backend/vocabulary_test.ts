@@ -5,7 +5,7 @@ import { take } from "../support/values.ts";
 import { at } from "../../core/util/indexing.ts";
 import type { Engine } from "../../core/engine/engine.ts";
 import { type DecoderConfig, expectedTensors, tensorNames } from "../../models/config.ts";
-import { generateTokens, greedyTokens } from "../../models/generate.ts";
+import { greedyTokens } from "../../models/generate.ts";
 import { disposeCache } from "../../models/decode.ts";
 import { forward, targetLogProbs } from "../../models/decoder.ts";
 import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
@@ -42,7 +42,7 @@ async function bothWays(
   }
 }
 
-testOnEngines("a split vocabulary gives the logits, log-probabilities and texts of the whole one", async (engine) => {
+testOnEngines("a split vocabulary gives the logits and log-probabilities of the whole one", async (engine) => {
   await bothWays(engine, async (whole, split, variant) => {
     const batch = windowBatch([Int32Array.from({ length: 61 }, (_, i) => 7 * i % 61), toyTokens({ count: 61 })]);
     const outputs = [];
@@ -52,15 +52,13 @@ testOnEngines("a split vocabulary gives the logits, log-probabilities and texts 
       const { logProbs, isGreedy } = await targetLogProbs(model, hidden, batch.tokens, 50);
       const [states, values] = [await hidden.data(), await scores.data()];
       tf.dispose([hidden, scores]);
-      const prompts = [[3, 60, 30], [31, 5]];
-      const ids = await generateTokens(model, prompts, { maxTokens: 5 });
-      outputs.push({ states, values, logProbs, isGreedy, ids });
+      outputs.push({ states, values, logProbs, isGreedy });
     }
     const [expected, actual] = take(outputs, 2);
     assertEquals(actual.states, expected.states, "rows of the embedding are copied");
     assertClose(actual.values, expected.values, {}, `logits with ${variant}`);
     assertClose(actual.logProbs, expected.logProbs, {}, `log-probabilities with ${variant}`);
-    assertEquals([actual.isGreedy, actual.ids], [expected.isGreedy, expected.ids]);
+    assertEquals(actual.isGreedy, expected.isGreedy);
   });
 });
 
