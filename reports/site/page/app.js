@@ -83,11 +83,11 @@ function drawFilters(shown) {
 
 function drawAxes({ known, x, y }) {
   const options = known.map((
-    { id, title, detail, kind },
+    { id, title, detail, column },
   ) => [
     id,
     detail ? `${title}, ${detail}` : title,
-    kind === "number" ? "size and cost" : kind === "throughput" ? "speed" : "quality",
+    column === undefined ? "size and cost" : column.kind === "throughput" ? "speed" : "quality",
   ]);
   const toggle = (label, name, isOn = state[name] === "yes", off = "") =>
     check(label, name, isOn, ({ target }) => change({ [name]: target.checked ? "yes" : off }));
