@@ -9,7 +9,7 @@ let cpuThreads = 0;
 let hasBf16 = false;
 
 /** Required result of a library's `maskprune_interface()`. */
-const INTERFACE = 5;
+const INTERFACE = 6;
 
 /** Loads the compiled operations into this process; they use `threads` threads. `bf16Products`: whether they have
  * products of bfloat16, which need AVX512-BF16.
@@ -69,6 +69,7 @@ export function decoderOp<N extends keyof Outputs>(
     | "SwiGluGradient"
     | "DecodeLayer"
     | "Product"
+    | "CrossEntropy"
     | "LowRank"
     | "LowRankGradient"
     | "Pack"

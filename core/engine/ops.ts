@@ -262,6 +262,11 @@ export function softmaxCrossEntropy(
   logits: tf.Tensor2D,
   targets: tf.Tensor1D,
 ): { losses: tf.Tensor1D; gradient: tf.Tensor2D } {
+  const { decoderOps, arithmetic } = currentEngine();
+  if (decoderOps && arithmetic === "fast") {
+    const [losses, gradient] = decoderOp("CrossEntropy", [logits, targets], 2);
+    return { losses: losses as tf.Tensor1D, gradient: gradient as tf.Tensor2D };
+  }
   if (currentEngine().namedOps) {
     const [losses, gradient] = nativeOp("SparseSoftmaxCrossEntropyWithLogits", [logits, targets], 2, {
       T: { typeOf: logits },

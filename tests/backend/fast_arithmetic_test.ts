@@ -4,7 +4,7 @@ import { assert, assertEquals } from "@std/assert";
 import { attention } from "../../core/engine/attention.ts";
 import { startEngine } from "../../core/engine/engine.ts";
 import { FEW_ROWS, packMatrix, storedProduct } from "../../core/engine/matrix.ts";
-import { linearLowRank } from "../../core/engine/ops.ts";
+import { linearLowRank, softmaxCrossEntropy } from "../../core/engine/ops.ts";
 import { at } from "../../core/util/indexing.ts";
 import { createRng } from "../../core/util/rng.ts";
 import { rotaryTables } from "../../models/rope.ts";
@@ -101,6 +101,26 @@ testFast("fast linearLowRank() and its gradients are those of its formula where 
     }
     tf.dispose(results);
   }
+});
+
+testFast("fast softmaxCrossEntropy() equals double precision, and keeps NaN", async () => {
+  const [n, v] = [37, 100];
+  const x = normal(n * v).map((value) => 5 * value);
+  x[3] = 3e4;
+  x[n * v - 1] = NaN;
+  const rows = Array.from({ length: n }, (_, i) => Array.from(x.subarray(i * v, (i + 1) * v)));
+  const [losses, gradient] = tf.tidy(() => {
+    const found = softmaxCrossEntropy(tf.tensor2d(x, [n, v]), tf.tensor1d(rows.map((_, i) => i), "int32"));
+    return [found.losses, found.gradient];
+  });
+  const sums = rows.map((row) => row.reduce((sum, value) => sum + Math.exp(value - Math.max(...row)), 0));
+  const logs = rows.map((row, i) => Math.max(...row) + Math.log(at(sums, i)));
+  const found = await losses.data();
+  assert(Number.isNaN(found[n - 1]), "a NaN must reach the loss");
+  assertClose(found.subarray(0, n - 1), rows.slice(0, -1).map((row, i) => at(logs, i) - at(row, i)));
+  const slopes = rows.slice(0, -1).flatMap((row, i) => row.map((x, j) => Math.exp(x - at(logs, i)) - Number(i === j)));
+  assertClose((await gradient.data()).subarray(0, slopes.length), slopes, { atol: 1e-6, rtol: 1e-4 });
+  tf.dispose([losses, gradient]);
 });
 
 /** Norm of the difference over the norm of `exact`. */

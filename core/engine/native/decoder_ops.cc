@@ -171,6 +171,15 @@ void swiGluGradient(const Attributes& attributes, Call& call) {
                             masked ? call.input(2) : nullptr, call.input(3), dGate, dUp, masked ? dMask : nullptr);
 }
 
+// logits [N, V], targets [N] -> losses [N], their gradients [N, V].
+void crossEntropy(const Attributes& attributes, Call& call) {
+  const long rows = call.rows(0), size = call.columns(0);
+  float* losses = call.output(0, {rows});
+  float* gradient = call.output(1, {rows, size});
+  if (!losses || !gradient) return;
+  maskprune::crossEntropy(rows, size, attributes.threads, call.input(0), call.integers(1), losses, gradient);
+}
+
 // A matrix as it is stored: f32 [rows, columns], or two 16-bit numbers in an integer, [rows, stride / 2].
 maskprune::Weights weights(const Attributes& a, Call& call, int index, long columns) {
   const auto format = static_cast<maskprune::Format>(a.format);
@@ -356,6 +365,7 @@ const bool registered = [] {
   add<swiGlu>("MaskPruneSwiGlu", {"gate: float", "up: float", "mask: float"}, {"y: float"}, {});
   add<swiGluGradient>("MaskPruneSwiGluGradient", {"gate: float", "up: float", "mask: float", "dy: float"},
                       {"d_gate: float", "d_up: float", "d_mask: float"}, {});
+  add<crossEntropy>("MaskPruneCrossEntropy", {"logits: float", "targets: int32"}, {"losses: float", "gradient: float"}, {});
   add<pack>("MaskPrunePack", {"w: float"}, {"packed: int32", "exact: int32"}, {"format: int", "transposed: int"});
   add<unpack>("MaskPruneUnpack", {"w: int32"}, {"y: float"}, {"format: int", "columns: int"});
   add<product>("MaskPruneProduct", {"x: float", "w: W"}, {"y: float"},
@@ -375,7 +385,7 @@ const bool registered = [] {
 
 // Goes up with every change of the operations' names, inputs or attributes, so that a library from before is refused rather
 // than called.
-extern "C" int maskprune_interface() { return 5; }
+extern "C" int maskprune_interface() { return 6; }
 
 // Whether products of bfloat16 were compiled for this processor.
 extern "C" int maskprune_bf16() { return maskprune::kHasBf16Products; }

@@ -119,4 +119,36 @@ inline void swiGluGradient(long rows, long size, int threads, const float* gate,
   }
 }
 
+// logits [N, V], targets [N] -> losses [N] in nats and their gradients softmax(logits) - onehot(targets) [N, V].
+inline void crossEntropy(long rows, long size, int threads, const float* logits, const int32_t* targets, float* losses,
+                         float* gradient) {
+  forRows(rows, threads, [&](long row, int) {
+    const float* from = logits + row * size;
+    float* to = gradient + row * size;
+    const long whole = size / kLanes * kLanes;
+    // Comparisons lose NaN, so products with 0 keep it, and infinity, for the loss.
+    Vector top = splat(-INFINITY), finite{}, totals{};
+    for (long d = 0; d < whole; d += kLanes) {
+      top = larger(top, load(from + d));
+      finite += load(from + d) * 0.0f;
+    }
+    float max = largest(top), total = 0, problem = sum(finite);
+    for (long d = whole; d < size; d++) {
+      max = std::max(max, from[d]);
+      problem += from[d] * 0.0f;
+    }
+    for (long d = 0; d < whole; d += kLanes) {
+      const Vector weight = exponential(load(from + d) - max);
+      store(to + d, weight);
+      totals += weight;
+    }
+    for (long d = whole; d < size; d++) total += to[d] = std::exp(from[d] - max);
+    total += sum(totals);
+    losses[row] = max + std::log(total) - from[targets[row]] + problem;
+    const float inverse = 1.0f / total;
+    for (long d = 0; d < size; d++) to[d] *= inverse;
+    to[targets[row]] -= 1.0f;
+  });
+}
+
 }  // namespace maskprune
