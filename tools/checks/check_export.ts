@@ -19,7 +19,6 @@ import type { StoredType } from "../../core/formats/quantize.ts";
 import { createRng } from "../../core/util/rng.ts";
 import { ggufTokenizerMetadata } from "../../core/formats/tokenizer_gguf_write.ts";
 import { type HostTensor, tensorNames, type WeightSource } from "../../models/config.ts";
-import type { LayerPlan, LayerShape } from "../../models/units.ts";
 import { disposeCache } from "../../models/decode.ts";
 import { exportHfFolder } from "../../models/export.ts";
 import { exportGguf } from "../../models/export_gguf.ts";
@@ -31,6 +30,7 @@ import { hfFamilyOf } from "../../models/families/mod.ts";
 import { type OpenedModel, openModel } from "../../models/load.ts";
 import type { PrunePlan } from "../../models/plan.ts";
 import { familyCases, withTableGelu } from "./export_families.ts";
+import { randomPlan } from "./small_families.ts";
 import { startTorch } from "../setup/setup_common.ts";
 import { runTool, type ToolArgs } from "../run_tool.ts";
 
@@ -67,27 +67,15 @@ interface Case {
   source: WeightSource;
 }
 
-/** Removes about a third of every kind of unit, other ones in every layer. */
-function makePlan(layers: LayerShape[], isUniform: boolean): PrunePlan {
-  const rng = createRng(1, "check-export");
-  const keep = (count: number, from: number) =>
-    rng.shuffle(Array.from({ length: count }, (_, i) => i)).slice(0, Math.max(1, from)).sort((a, b) => a - b);
-  return {
-    layers: layers.map((shape, l): LayerPlan => {
-      const extra = isUniform ? 0 : l % 3;
-      const some = (count: number) => Math.min(count, Math.ceil(count * 2 / 3) + (count > 4 ? extra : 0));
-      const kvGroups = keep(shape.kvGroups, some(shape.kvGroups));
-      const perGroup = some(shape.queryHeadsPerGroup);
-      return {
-        kvGroups,
-        queryHeads: kvGroups.flatMap((group) =>
-          keep(shape.queryHeadsPerGroup, perGroup).map((head) => group * shape.queryHeadsPerGroup + head)
-        ),
-        ffnChannels: keep(shape.ffnChannels, some(shape.ffnChannels) - 7 * extra),
-      };
-    }),
-  };
-}
+/** Removes one more key/value group of every second layer that has several, and FFN channels of the others. */
+const unequal = ({ layers }: PrunePlan): PrunePlan => ({
+  layers: layers.map((kept, l) => {
+    const { kvGroups, queryHeads, ffnChannels } = kept;
+    if (l % 2 === 1 || kvGroups.length === 1) return { ...kept, ffnChannels: ffnChannels.slice(7 * l) };
+    const heads = queryHeads.length / kvGroups.length;
+    return { ...kept, kvGroups: kvGroups.slice(0, -1), queryHeads: queryHeads.slice(0, -heads) };
+  }),
+});
 
 /** Adds small biases to the output and down maps. */
 function withBiases(source: WeightSource): WeightSource {
@@ -107,11 +95,11 @@ function withBiases(source: WeightSource): WeightSource {
 }
 
 function makeCases(source: WeightSource): Case[] {
-  const { layers } = source.config;
+  const plan = randomPlan(source.config, { sparsity: 1 / 3 });
   return [
     { name: "dense", source },
-    { name: "pruned", source: prunedSource(source, makePlan(layers, true)) },
-    { name: "unequal, padded", source: paddedSource(prunedSource(source, makePlan(layers, false))) },
+    { name: "pruned", source: prunedSource(source, plan) },
+    { name: "unequal, padded", source: paddedSource(prunedSource(source, unequal(plan))) },
     ...source.config.biases.length === 0 ? [{ name: "dense, biases", source: withBiases(source) }] : [],
   ];
 }
