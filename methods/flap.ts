@@ -35,10 +35,12 @@ import { z } from "zod";
 import { UsageError } from "../core/util/errors.ts";
 import { at } from "../core/util/indexing.ts";
 import { tensorNames, WRITING_NAMES } from "../models/config.ts";
-import { queryHeads } from "../models/units.ts";
 import { eachLayer } from "../models/layerwise.ts";
 import type { DecoderModel } from "../models/device.ts";
+import type { ObservedSite } from "../models/layers.ts";
 import type { PrunePlan } from "../models/plan.ts";
+import { keptIndices } from "../models/surgery.ts";
+import { siteInputs } from "../models/training/least_squares.ts";
 import { defineMethod, type Method, type Statistics } from "./define.ts";
 import { inputStatistics, type LayerStatistics } from "./_shared/calibration.ts";
 import { COLUMN_METRICS, columnScores } from "./_shared/column_metrics.ts";
@@ -75,27 +77,18 @@ export async function compensation(
   statistics: readonly LayerStatistics[],
 ): Promise<Statistics> {
   const { layers, headSize, width } = model.config;
-  const lost = layers.map((shape, l) => {
-    const kept = at(plan.layers, l);
-    const heads = new Set(kept.queryHeads);
-    const channels = new Set(kept.ffnChannels);
-    return {
-      output: Array.from(
-        { length: queryHeads(shape) * headSize },
-        (_, j) => heads.has(Math.floor(j / headSize)) ? 0 : 1,
-      ),
-      down: Array.from({ length: shape.ffnChannels }, (_, j) => channels.has(j) ? 0 : 1),
-    };
-  });
-  const sites = WRITING_NAMES.filter((site) => lost.some((columns) => columns[site].includes(1)));
+  const keptOf = (l: number, site: ObservedSite) => keptIndices(at(plan.layers, l), site, headSize);
+  const sites = WRITING_NAMES.filter((site) =>
+    layers.some((_, l) => keptOf(l, site).length < siteInputs(model.config, l, site))
+  );
   if (sites.length === 0) return {};
   const values = await eachLayer(model, (layer, l) => {
     const biases = sites.map((site) =>
       tf.tidy(() => {
         const means = at(statistics, l)[site].mean;
-        const columns = at(lost, l)[site];
+        const kept = new Set(keptOf(l, site));
         const { weight, bias } = layer[site];
-        const mean = tf.tensor2d(Float32Array.from(means, (value, j) => value * at(columns, j)), [1, means.length]);
+        const mean = tf.tensor2d(Float32Array.from(means, (value, j) => kept.has(j) ? 0 : value), [1, means.length]);
         const added = matrixProduct(mean, weight);
         return bias ? tf.add(added, bias) : added;
       })

@@ -14,7 +14,7 @@ import { type DecoderConfig, LINEAR_NAMES, type Rope } from "./config.ts";
 import { checkBatch } from "./decoder.ts";
 import type { DecoderModel } from "./device.ts";
 import { createCachedPass, disposePass, embed, finalStates, perKind, runLayers } from "./layers.ts";
-import { rotaryFrequencies } from "./rope.ts";
+import { rotation } from "./rope.ts";
 import type { TokenIds } from "./vocabulary.ts";
 
 /** Keys and values of a decoding session. */
@@ -102,12 +102,8 @@ function step(model: DecoderModel, tokens: TokenIds, cache: KvCache): Extension 
 /** cos and sin of the angles at a position: [K]; undefined without rotation. */
 function angles(headSize: number, rope: Rope | null, position: number): Pick<StepState, "cos" | "sin"> | undefined {
   if (!rope) return undefined;
-  const { frequencies, magnitude } = rotaryFrequencies(headSize, rope, position + 1);
-  const both = (of: (angle: number) => number) => {
-    const half = Array.from(frequencies, (frequency) => magnitude * of(position * frequency));
-    return tf.tensor1d([...half, ...half]);
-  };
-  return { cos: both(Math.cos), sin: both(Math.sin) };
+  const { cos, sin } = rotation(headSize, rope, Int32Array.of(position));
+  return { cos: tf.tensor1d(cos), sin: tf.tensor1d(sin) };
 }
 
 function emptyCache({ layers, headSize }: DecoderConfig, batch: number): KvCache {

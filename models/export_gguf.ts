@@ -9,6 +9,7 @@ import { BLOCK_FORMATS } from "../core/formats/dequantize.ts";
 import { type GgufEntry, writeGguf } from "../core/formats/gguf_write.ts";
 import type { StoredType } from "../core/formats/quantize.ts";
 import { type DecoderConfig, expectedTensors, type HostTensor, tensorNames, type WeightSource } from "./config.ts";
+import { takeRows } from "./host_matrix.ts";
 import { queryHeads } from "./units.ts";
 import { requireUniform } from "./export.ts";
 import { familyOf } from "./families/mod.ts";
@@ -87,12 +88,7 @@ function requireDescribable(config: DecoderConfig): void {
 /** Rows of a query or key weight or bias in GGUF's order: the inverse of reading. */
 function permuted({ shape, data }: HostTensor, headSize: number): Float32Array {
   const [rows = 0, columns = 1] = shape;
-  const out = new Float32Array(data.length);
-  for (let row = 0; row < rows; row++) {
-    const from = huggingFaceRow(row, headSize) * columns;
-    out.set(data.subarray(from, from + columns), row * columns);
-  }
-  return out;
+  return takeRows(data, columns, Array.from({ length: rows }, (_, row) => huggingFaceRow(row, headSize)));
 }
 
 /** A matrix without whole blocks in its rows cannot be quantised; like llama.cpp's tools, it is stored as F16. */

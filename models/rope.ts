@@ -76,14 +76,17 @@ export function frequencyDivisors(headSize: number, rope: Rope): Float32Array {
   return Float32Array.from(plain, (frequency, i) => frequency / at(frequencies, i));
 }
 
-/** Tables for rows at `positions` [N]. */
-export function rotaryTables(headSize: number, rope: Rope | null, positions: Int32Array): RotaryTables {
+/** cos and sin of the angles at `positions` [N], both halves: [N K] each. */
+export function rotation(
+  headSize: number,
+  rope: Rope | null,
+  positions: Int32Array,
+): { cos: Float32Array; sin: Float32Array } {
   const half = headSize / 2;
   const length = positions.reduce((max, position) => Math.max(max, position), 0) + 1;
   const { frequencies, magnitude } = rotaryFrequencies(headSize, rope, length);
-  const n = positions.length;
-  const cos = new Float32Array(n * headSize);
-  const sin = new Float32Array(n * headSize);
+  const cos = new Float32Array(positions.length * headSize);
+  const sin = new Float32Array(cos.length);
   for (const [row, position] of positions.entries()) {
     for (const [i, frequency] of frequencies.entries()) {
       const place = row * headSize + i;
@@ -91,6 +94,13 @@ export function rotaryTables(headSize: number, rope: Rope | null, positions: Int
       sin[place] = sin[place + half] = magnitude * Math.sin(position * frequency);
     }
   }
+  return { cos, sin };
+}
+
+/** Tables for rows at `positions` [N]. */
+export function rotaryTables(headSize: number, rope: Rope | null, positions: Int32Array): RotaryTables {
+  const [half, n] = [headSize / 2, positions.length];
+  const { cos, sin } = rotation(headSize, rope, positions);
   const rotate = new Float32Array(headSize * headSize);
   for (let i = 0; i < half; i++) {
     rotate[(i + half) * headSize + i] = -1;
@@ -111,13 +121,11 @@ export function turnMatrices(
 ): NonNullable<AttentionLayout["turn"]> {
   const half = headSize / 2;
   const matrix = new Float32Array(headSize * headSize);
-  const { frequencies, magnitude } = rotaryFrequencies(headSize, rope, position + 1);
-  for (const [i, frequency] of frequencies.entries()) {
-    const cos = magnitude * Math.cos(position * frequency);
-    const sin = magnitude * Math.sin(position * frequency);
-    matrix[i * headSize + i] = matrix[(i + half) * headSize + i + half] = cos;
-    matrix[(i + half) * headSize + i] = -sin;
-    matrix[i * headSize + i + half] = sin;
+  const { cos, sin } = rotation(headSize, rope, Int32Array.of(position));
+  for (let i = 0; i < half; i++) {
+    matrix[i * headSize + i] = matrix[(i + half) * headSize + i + half] = at(cos, i);
+    matrix[(i + half) * headSize + i] = -at(sin, i);
+    matrix[i * headSize + i + half] = at(sin, i);
   }
   const scale = 1 / Math.sqrt(headSize);
   const shape: [number, number] = [headSize, headSize];

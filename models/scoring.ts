@@ -21,14 +21,6 @@ export interface ScoredTargets {
   ids: Int32Array;
 }
 
-/** Scores of a batch's targets. */
-export interface TargetScores {
-  /** f32 [S]: natural-log probabilities. */
-  logProbs: Float32Array;
-  /** Whether each is the most probable token in its place; [S]. */
-  isGreedy: boolean[];
-}
-
 /** A model as the scorer sees it. */
 export interface ScoringModel {
   /** V. */
@@ -42,7 +34,7 @@ export interface ScoringModel {
   freeBytes(): number;
   /** Natural-log probability of each target, and whether it is the most probable token there.
    * @throws {NumericError} on NaN or infinity. */
-  score(batch: TokenBatch, targets: ScoredTargets): Promise<TargetScores>;
+  score(batch: TokenBatch, targets: ScoredTargets): ReturnType<typeof targetLogProbs>;
 }
 
 /** Tokens of a batch, padding included, within 5 % of the fastest on each engine: docs/speed.md. */

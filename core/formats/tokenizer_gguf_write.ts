@@ -65,8 +65,6 @@ function scoresFromMerges(merges: [string, string][], tokens: readonly string[])
   return Float32Array.from(tokens, (token) => -(ranks.get(token) ?? ranks.size));
 }
 
-const readMerges = (prepared: PreparedTokenizer) => asObject(prepared.json.model).merges as [string, string][];
-
 /** Checks that the scores give the same merges: llama.cpp merges any two tokens whose join is a token, best score
  * first. */
 function checkScores(metadata: Map<string, GgufEntry>, merges: [string, string][]): void {
@@ -117,7 +115,7 @@ export function ggufTokenizerMetadata(
   const decoder = asObject(definition.tokenizer.decoder);
   if (!isSentencePiece && decoder.type !== "ByteLevel") refuse("is neither byte-level nor has byte fallback");
   const { tokens, types } = tokenList(prepared, vocabSize);
-  const merges = readMerges(prepared);
+  const merges = model.merges as [string, string][];
   const metadata = new Map<string, GgufEntry>([
     ["tokenizer.ggml.model", { text: isSentencePiece ? "llama" : "gpt2" }],
     ["tokenizer.ggml.pre", { text: isSentencePiece ? "default" : preName(prepared, definition) }],

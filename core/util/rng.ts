@@ -25,15 +25,7 @@ function hashName(name: string): number {
   return hash >>> 0;
 }
 
-/** The stream `name` of `seed`; the same two always give the same numbers.
- *
- * @example
- * ```ts
- * import { assertEquals } from "@std/assert";
- * import { createRng } from "./rng.ts";
- * assertEquals(createRng(1, "calibration").integer(100), createRng(1, "calibration").integer(100));
- * ```
- */
+/** The stream `name` of `seed`; the same two always give the same numbers. */
 export function createRng(seed: number, name: string): Rng {
   const generator = xoroshiro128plus((seed ^ hashName(name)) | 0);
   for (let i = 0; i < 8; i++) generator.next();

@@ -32,10 +32,7 @@ export function standardError(values: readonly number[]): number | null {
 
 /** 97.5 % quantile of Student's t distribution with `df` degrees of freedom, within 0.003. In 95 % of samples the
  * mean of df + 1 values lies within this number of standard errors. From a table up to 5, above by the expansion of
- * Fisher and Cornish 1960.
- *
- * @example ```ts import { assertAlmostEquals } from "@std/assert"; assertAlmostEquals(studentT95(10), 2.228, 0.003);
- * ``` */
+ * Fisher and Cornish 1960. */
 export function studentT95(df: number): number {
   const exact = [12.706, 4.303, 3.182, 2.776, 2.571][df - 1];
   if (exact !== undefined) return exact;

@@ -115,13 +115,6 @@ function windowMoments(x: tf.Tensor2D, batch: number): tf.Tensor2D {
   });
 }
 
-/** Adds what {@linkcode windowMoments} gave of a batch, [2 B C]. */
-function addBatch(total: Moments, values: Float32Array, { batch, length }: TokenBatch): void {
-  const columns = values.length / (2 * batch);
-  const row = (r: number) => values.subarray(r * columns, (r + 1) * columns);
-  for (let b = 0; b < batch; b++) total.add(length, row(b), row(batch + b));
-}
-
 /** Statistics over all calibration tokens of every input of the output and down projections of the dense model: one
  * forward pass, kept for all methods and levels. One object per layer.
  *
@@ -165,7 +158,10 @@ export async function statisticsByLayers(
       };
       await run(i, { observe });
       const values = await readFlat(moments.map(([, own]) => own), "inputs of the output and down projections");
-      for (const [s, [site]] of moments.entries()) addBatch(totals[site], at(values, s), batch);
+      for (const [s, [site, { shape: [, columns] }]] of moments.entries()) {
+        const row = (r: number) => at(values, s).subarray(r * columns, (r + 1) * columns);
+        for (let b = 0; b < batch.batch; b++) totals[site].add(batch.length, row(b), row(batch.batch + b));
+      }
     }
     const own = { output: totals.output.statistics(), down: totals.down.statistics() };
     results.push(own);

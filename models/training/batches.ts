@@ -28,10 +28,6 @@ export function scoredRows(hidden: tf.Tensor2D, { batch, length }: TokenBatch): 
   return tf.reshape(tf.slice(rows, [0, 0, 0], [batch, length - 1, width]), [-1, width]) as tf.Tensor2D;
 }
 
-/** S of windows of any length: all their tokens but the first of each. */
-export const scoredRowCount = (windows: readonly Int32Array[]): number =>
-  windows.reduce((sum, { length }) => sum + length - 1, 0);
-
 /** Ids of the tokens that the scored rows predict: i32 [S]. */
 export function nextTokens({ tokens, length }: TokenBatch): Int32Array {
   return tokens.filter((_, i) => i % length !== 0);

@@ -17,7 +17,7 @@ import {
 } from "../layers.ts";
 import type { DecoderModel } from "../device.ts";
 import type { HiddenMask, LayerMasks } from "../masks.ts";
-import { nextTokens, scoredRowCount, scoredRows, windowBatch } from "./batches.ts";
+import { nextTokens, scoredRows, windowBatch } from "./batches.ts";
 import { type LossTerms, type LossWeights, vocabularyLoss } from "./loss.ts";
 import { flatten } from "./device_optimizer.ts";
 import { joinTargets, type TeacherTargets } from "./teacher.ts";
@@ -163,7 +163,7 @@ export async function deviceGradients(
   read: number,
 ): Promise<{ terms: LossTerms; gradients: Float32Array[]; rest: tf.Tensor1D; norm: number }> {
   const { windows, weights, variables } = options;
-  const allRows = scoredRowCount(windows);
+  const allRows = windows.reduce((sum, { length }) => sum + length - 1, 0);
   let whole: tf.Tensor1D | undefined;
   for (const micro of microBatches(options)) {
     const { sums, gradients } = microGradients(options, { ...micro, allRows });

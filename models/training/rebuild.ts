@@ -113,7 +113,10 @@ export function rebuildOf(
   const take = (name: string, shape: readonly number[]): HostTensor | undefined => {
     const tensor = tensors.get(name);
     if (!tensor) return undefined;
-    checkTensor(name, tensor, shape);
+    if (tensor.shape.join() !== shape.join()) {
+      throw new RangeError(`tensor "${name}" has [${tensor.shape}], not [${shape}]`);
+    }
+    if (!tensor.data.every(Number.isFinite)) throw new RangeError(`tensor "${name}" holds values that are not finite`);
     left.delete(name);
     return tensor;
   };
@@ -133,11 +136,6 @@ export function rebuildOf(
 }
 
 type Take = (name: string, shape: readonly number[]) => HostTensor | undefined;
-
-function checkTensor(name: string, { shape, data }: HostTensor, wanted: readonly number[]): void {
-  if (shape.join() !== wanted.join()) throw new RangeError(`tensor "${name}" has [${shape}], not [${wanted}]`);
-  if (!data.every(Number.isFinite)) throw new RangeError(`tensor "${name}" holds values that are not finite`);
-}
 
 /** Adapters at the widths of `config`: of a map both matrices or none, and one rank for all. */
 function takeAdapters(
