@@ -152,6 +152,14 @@ export async function readTensors(tensors: tf.Tensor[]): Promise<Float32Array[]>
   return tensors.map(({ size }) => data.subarray(start, start += size));
 }
 
+/** Variables in host memory, by name. */
+export async function readVariables(variables: Record<string, tf.Variable>): Promise<Record<string, HostTensor>> {
+  const values = await readTensors(Object.values(variables));
+  return Object.fromEntries(
+    Object.entries(variables).map(([name, { shape }], i) => [name, { shape: [...shape], data: at(values, i) }]),
+  );
+}
+
 /** Gives `variable` the values `data`, which must not be changed afterwards. */
 export function writeVariable(variable: tf.Variable, data: Float32Array): void {
   tf.tidy(() => variable.assign(tf.tensor(data, variable.shape)));

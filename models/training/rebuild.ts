@@ -3,7 +3,6 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { at } from "../../core/util/indexing.ts";
 import {
   type DecoderConfig,
   expectedTensors,
@@ -19,7 +18,7 @@ import { pruneModel } from "../surgery.ts";
 import { unitCount } from "../units.ts";
 import { adapterName, type Adapters, disposeAdapters, withAdapters } from "./lora.ts";
 import { foldTrained } from "./merge.ts";
-import { readTensors } from "./optimizer.ts";
+import { readVariables } from "./optimizer.ts";
 import { type HostMasks, type MaskType, type ModelMasks, scaledMasks, type Student } from "./student.ts";
 
 /** What training left, before it was folded into weights: adapters, and masks times scales. */
@@ -44,13 +43,8 @@ export interface Rebuild {
 /** What a student trained, in host memory; scales are part of the masks. */
 export async function trainedParts(student: Student, { masks, hidden }: ModelMasks = {}): Promise<TrainedParts> {
   const { scale, parameters } = student.adapters;
-  const values = await readTensors(Object.values(parameters));
-  const adapters = Object.entries(parameters).map(([name, { shape }], i): [string, HostTensor] => [
-    name,
-    { shape: [...shape], data: at(values, i) },
-  ]);
-  const all = await scaledMasks(student, masks);
-  return { scale, adapters: Object.fromEntries(adapters), masks: all, ...hidden && { hidden } };
+  const adapters = await readVariables(parameters);
+  return { scale, adapters, masks: await scaledMasks(student, masks), ...hidden && { hidden } };
 }
 
 /** Whether all tensors are vectors, which weigh nothing beside the matrices. */

@@ -4,7 +4,7 @@
  * @module
  */
 import { giveWay } from "../../core/engine/give_way.ts";
-import { at, lookUp } from "../../core/util/indexing.ts";
+import { lookUp } from "../../core/util/indexing.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import type { Rng } from "../../core/util/rng.ts";
 import type { CurveRow, TrainingReport } from "../../core/schema/schema.ts";
@@ -13,7 +13,7 @@ import type { DecoderModel } from "../device.ts";
 import { loadSnapshot, removeSnapshots, saveSnapshot, type Snapshot, type SnapshotPlace } from "./snapshot.ts";
 import { createCurve, type Curve, type StepNotes, trainingReport } from "./curve.ts";
 import { fetchMoments } from "./device_optimizer.ts";
-import { exportOptimizer, importOptimizer, readTensors, writeVariable } from "./optimizer.ts";
+import { exportOptimizer, importOptimizer, readVariables, writeVariable } from "./optimizer.ts";
 import {
   createStudent,
   disposeStudent,
@@ -155,11 +155,8 @@ export async function keepSnapshot(run: TrainingRun, own: () => OwnState): Promi
   if (!place || (run.step % place.everySteps !== 0 && !isLast)) return;
   const { values, arrays } = own();
   const tensors = new Map(arrays);
-  const trained = trainedTensors(run.student);
-  const data = await readTensors(Object.values(trained));
-  Object.entries(trained).forEach(([name, { shape }], i) =>
-    tensors.set(`trained/${name}`, { shape: [...shape], data: at(data, i) })
-  );
+  const trained = await readVariables(trainedTensors(run.student));
+  for (const [name, tensor] of Object.entries(trained)) tensors.set(`trained/${name}`, tensor);
   if (!isLast) {
     await fetchMoments(run.student.optimizer);
     for (const [name, tensor] of exportOptimizer(run.student.optimizer).tensors) tensors.set(`moments/${name}`, tensor);

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { at, lookUp } from "../../core/util/indexing.ts";
+import { at, entry, lookUp } from "../../core/util/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
 import { currentEngine } from "../../core/engine/engine.ts";
 import type { Rng } from "../../core/util/rng.ts";
@@ -34,7 +34,7 @@ import {
   type Moments,
   type Optimizer,
   type ParameterGroup,
-  readTensors,
+  readVariables,
   stepParameters,
 } from "./optimizer.ts";
 import type { TeacherTargets } from "./teacher.ts";
@@ -220,15 +220,13 @@ export async function studentStep(student: Student, step: StudentStep): Promise<
 
 /** Masks of the units times the student's scales: what merging folds into weights. */
 export async function scaledMasks({ base, scales }: Student, masks: readonly HostMasks[] = []): Promise<HostMasks[]> {
-  const values = new Map<string, Float32Array>();
-  const data = await readTensors(Object.values(scales));
-  Object.keys(scales).forEach((name, i) => values.set(name, at(data, i)));
-  if (values.size === 0) return [...masks];
+  if (Object.keys(scales).length === 0) return [...masks];
+  const values = await readVariables(scales);
   return base.config.layers.map((_, l) => {
     const own = masks[l] ?? {};
     const scaled = SCALED_TYPES.map((type) => {
       const mask = own[type];
-      return [type, lookUp(values, scaleName(l, type)).map((value, i) => value * (mask ? at(mask, i) : 1))];
+      return [type, entry(values, scaleName(l, type)).data.map((value, i) => value * (mask ? at(mask, i) : 1))];
     });
     return { ...own, ...Object.fromEntries(scaled) };
   });
@@ -247,14 +245,12 @@ export async function cutStudent(
 ): Promise<Student> {
   const { adapters: { rank, scale }, optimizer, stepsOnDevice } = student;
   await fetchMoments(optimizer);
-  const trained = trainedTensors(student);
-  const data = await readTensors(Object.values(trained));
-  const values = new Map(Object.keys(trained).map((name, i) => [name, at(data, i)]));
+  const values = await readVariables(trainedTensors(student));
   const parameters: Record<string, tf.Variable> = {};
   const scales: Record<string, tf.Variable> = {};
   const moments = new Map<string, Moments>();
   const move = (from: string, to: string, shape: number[], cut: (x: Float32Array) => Float32Array) => {
-    const value = values.get(from);
+    const value = values[from]?.data;
     if (!value) return {};
     const { first, second } = lookUp(optimizer.moments, from);
     moments.set(to, { first: cut(first), second: cut(second) });

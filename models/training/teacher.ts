@@ -85,19 +85,6 @@ export function joinTargets(parts: readonly TeacherTargets[]): TeacherTargets {
 /** Targets of windows; `first` is the place of the first of them in the training order. */
 export type TeacherFeed = (first: number, windows: readonly Int32Array[]) => Promise<TeacherTargets[]>;
 
-/** Targets computed when they are asked for, of any windows of one length. */
-function onlineTeacher(model: DecoderModel, options: TeacherOptions): TeacherFeed {
-  return async (_first, windows) => {
-    const all = await teacherTargets(model, windowBatch(windows), options);
-    const size = (at(windows, 0).length - 1) * all.topK;
-    return windows.map((_, i) => ({
-      topK: all.topK,
-      ids: all.ids.slice(i * size, (i + 1) * size),
-      logProbs: all.logProbs.slice(i * size, (i + 1) * size),
-    }));
-  };
-}
-
 /** Most bytes of targets that are computed beforehand and kept. */
 const KEPT_BYTES = 512 * 1024 * 1024;
 
@@ -121,8 +108,17 @@ export async function openTeacher(source: TeacherSource): Promise<TeacherFeed> {
   const { model, windows, options, remember, report, signal } = source;
   const rows = at(windows, 0).length - 1;
   const k = Math.min(options.topK, model.config.vocabSize);
-  const online = onlineTeacher(model, options);
-  if (windows.length * rows * k * 8 > KEPT_BYTES) return online;
+  const cut = (ids: Int32Array | Float32Array, logProbs: Float32Array, first: number, count: number) =>
+    Array.from({ length: count }, (_, i): TeacherTargets => {
+      const [from, to] = [(first + i) * rows * k, (first + i + 1) * rows * k];
+      return { topK: k, ids: Int32Array.from(ids.subarray(from, to)), logProbs: logProbs.slice(from, to) };
+    });
+  if (windows.length * rows * k * 8 > KEPT_BYTES) {
+    return async (_first, asked) => {
+      const { ids, logProbs } = await teacherTargets(model, windowBatch(asked), options);
+      return cut(ids, logProbs, 0, asked.length);
+    };
+  }
   const compute = async () => {
     const shape = [windows.length, rows, k];
     const ids = new Float32Array(windows.length * rows * k);
@@ -131,21 +127,15 @@ export async function openTeacher(source: TeacherSource): Promise<TeacherFeed> {
     for (let first = 0; first < windows.length; first += atOnce) {
       await giveWay(signal);
       report(`teacher: window ${first + 1} of ${windows.length}`);
-      const targets = await online(first, windows.slice(first, first + atOnce));
-      targets.forEach((target, i) => {
-        ids.set(target.ids, (first + i) * rows * k);
-        logProbs.set(target.logProbs, (first + i) * rows * k);
-      });
+      const targets = await teacherTargets(model, windowBatch(windows.slice(first, first + atOnce)), options);
+      ids.set(targets.ids, first * rows * k);
+      logProbs.set(targets.logProbs, first * rows * k);
     }
     return { ids: { shape, data: ids }, logProbs: { shape, data: logProbs } };
   };
   const key = `teacher top ${k} temperature ${options.temperature ?? 1} windows ${hashWindows(windows)}`;
   const { ids, logProbs } = await (remember ? remember(key, compute) : compute());
-  return (first, asked) =>
-    Promise.resolve(asked.map((_, i) => {
-      const [from, to] = [(first + i) * rows * k, (first + i + 1) * rows * k];
-      return { topK: k, ids: Int32Array.from(ids.data.subarray(from, to)), logProbs: logProbs.data.slice(from, to) };
-    }));
+  return (first, asked) => Promise.resolve(cut(ids.data, logProbs.data, first, asked.length));
 }
 
 /** SHA-256 of token windows, hex, shortened. */
