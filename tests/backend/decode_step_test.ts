@@ -5,6 +5,7 @@ import { at } from "../../core/util/indexing.ts";
 import { type PackedMatrix, packMatrix } from "../../core/engine/matrix.ts";
 import { createRng } from "../../core/util/rng.ts";
 import { assertClose, flat, testOwnOperations } from "../support/engines.ts";
+import { referenceRmsNorm, referenceRotate } from "../support/reference.ts";
 import { asStored } from "../support/weights_fixture.ts";
 
 type Rows = number[][];
@@ -49,20 +50,12 @@ const CASES: Case[] = [
 const rowTimes = (x: number[], w: Rows, bias: number[]) =>
   bias.map((b, j) => x.reduce((sum, value, i) => sum + value * at(at(w, i), j), b));
 
-function norm(x: number[], gain: number[] | undefined, epsilon: number): number[] {
-  if (!gain) return x;
-  const factor = 1 / Math.sqrt(x.reduce((sum, value) => sum + value * value, 0) / x.length + epsilon);
-  return x.map((value, i) => value * factor * at(gain, i));
-}
+const norm = (x: number[], gain: number[] | undefined, epsilon: number): number[] =>
+  gain ? [...at(referenceRmsNorm([Float64Array.from(x)], gain, epsilon), 0)] : x;
 
-const turn = (x: number[], angles: number[]) => {
-  const half = x.length / 2;
-  return x.map((value, d) => {
-    const angle = at(angles, d % half);
-    const other = d < half ? -at(x, d + half) : at(x, d - half);
-    return value * Math.cos(angle) + other * Math.sin(angle);
-  });
-};
+const turn = (x: number[], angles: number[]): number[] => [
+  ...at(referenceRotate([Float64Array.from(x)], [1], Float64Array.from(angles)), 0),
+];
 
 const activate = (x: number, kind: StepShape["activation"]) =>
   kind === "silu"

@@ -4,6 +4,7 @@ import { gisp } from "../../methods/gisp.ts";
 import { denseScores } from "../../methods/llm_pruner/mod.ts";
 import { parseOptions } from "../../methods/mod.ts";
 import {
+  expectedTensors,
   type HostTensor,
   LINEAR_NAMES,
   type LinearName,
@@ -35,13 +36,7 @@ import { onDevice } from "../support/device_models.ts";
 /** The same weights in double precision, so that differences of 1e-6 mean something. */
 function inDoublePrecision({ config, read }: WeightSource): { source: WeightSource; tensors: Map<string, HostTensor> } {
   const tensors = new Map<string, HostTensor>();
-  const names = config.layers.flatMap((_, l) => [
-    tensorNames.norm(l, "attentionNorm"),
-    tensorNames.norm(l, "ffnNorm"),
-    ...LINEAR_NAMES.map((name) => tensorNames.weight(l, name)),
-  ]);
-  const others = [tensorNames.embedding, tensorNames.finalNorm, ...config.tiedHead ? [] : [tensorNames.head]];
-  for (const name of [...names, ...others]) {
+  for (const name of expectedTensors(config).keys()) {
     const { shape, data } = read(name);
     tensors.set(name, { shape, data: Float64Array.from(data) as unknown as Float32Array });
   }
