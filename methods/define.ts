@@ -42,9 +42,7 @@ export interface MethodContext<Options> {
   learning?: LearningContext;
   /** The budget to meet. */
   target: BudgetTarget;
-  /** Parsed options. */
   options: Options;
-  /** Seed of the cell. */
   seed: number;
   /** Whether the output and down maps are corrected by least squares after the cut. */
   compensates?: boolean;
@@ -64,7 +62,6 @@ export type RunSettings = Pick<RunConfig, "training"> & Partial<Pick<RunConfig, 
 
 /** The result of a method. */
 export interface PruneResult {
-  /** Kept units. */
   plan: PrunePlan;
   /** Tensors that replace the dense model's before units are cut out, by Hugging Face name and at dense shape.
    * Biases may be added this way (`…o_proj.bias`), which makes the result something other than a plain LLaMA. */

@@ -88,7 +88,6 @@ export interface DecoderConfig {
   width: number;
   /** K: size of one head; explicit, since pruned models have H K != D. */
   headSize: number;
-  /** One entry per layer. */
   layers: LayerShape[];
   /** The output projection is the transposed embedding. */
   tiedHead: boolean;

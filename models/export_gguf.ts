@@ -23,7 +23,6 @@ interface GgufExportOptions {
   type: StoredType;
   /** Metadata of the tokenizer, from `ggufTokenizerMetadata`. */
   tokenizer: ReadonlyMap<string, GgufEntry>;
-  /** Other metadata, such as `general.name`. */
   metadata?: ReadonlyMap<string, GgufEntry>;
 }
 

@@ -120,7 +120,6 @@ const HASH_CHUNK_BYTES = 4 * 1024 * 1024;
 
 /** A hash of files that was taken before. */
 export interface KnownHash {
-  /** Hex. */
   sha256: string;
   /** When hashing began, milliseconds since 1970. */
   atMs: number;
