@@ -153,6 +153,6 @@ function evaluationMacs(config: DecoderConfig, { windows, tasks }: EvaluationTok
 const PROCESS_BYTES: Record<EngineName, number> = { tensorflow: 560e6, wasm: 315e6, cpu: 315e6, webgpu: 560e6 };
 
 /** What a cell's process takes at the worst moment where tensors lie in the machine's own memory. */
-export function processBytes({ deviceBytes }: CellCost, engine: EngineName): number {
+export function processBytes({ deviceBytes }: Pick<CellCost, "deviceBytes">, engine: EngineName): number {
   return PROCESS_BYTES[engine] + deviceBytes;
 }

@@ -1,16 +1,19 @@
-/** A real model on the native engine, for tests against goldens of other programs.
+/** A real model on the native engine, or the one that `MASKPRUNE_ENGINES` names, for tests against goldens of other programs.
  *
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
 import { createScorer, type Scorer } from "../../benchmarks/evaluation/scorer.ts";
 import { startEngine } from "../../core/engine/engine.ts";
+import type { EngineName } from "../../core/schema/schema.ts";
 import { at } from "../../core/util/indexing.ts";
 import { uploadModel, usualForm } from "../../models/device.ts";
 import { openModel } from "../../models/load.ts";
 import { scoringModel } from "../../models/scoring.ts";
 import { onDevice } from "./device_models.ts";
 import { tokenLogProbs } from "./token_log_probs.ts";
+
+const ENGINE = (Deno.env.get("MASKPRUNE_ENGINES") || "tensorflow") as EngineName;
 
 /** A text with the tokenizer's ids and the log-probability of each but the first. */
 export interface TextGolden {
@@ -29,7 +32,7 @@ export async function realModel(variable: string, command: string) {
   const path = Deno.env.get(variable);
   if (!path) throw new Error(`Set ${variable} to the .gguf file that \`deno task ${command}\` fetches`);
   const data = Deno.env.get("MASKPRUNE_DATA");
-  const { whyNotFast } = await startEngine("tensorflow");
+  const { whyNotFast } = await startEngine(ENGINE);
   const { source, tokenizer } = await openModel(path);
   const decoder = await uploadModel(source);
   source.close();
@@ -58,7 +61,7 @@ export async function realModel(variable: string, command: string) {
     }, data === undefined);
     const missing = whyNotFast === null ? "" : ` (not here: ${whyNotFast})`;
     test(`fast arithmetic gives that perplexity within 0.5 %${missing}`, async () => {
-      const engine = await startEngine("tensorflow", { arithmetic: "fast" });
+      const engine = await startEngine(ENGINE, { arithmetic: "fast" });
       try {
         const { source } = await openModel(path!);
         using rounded = await onDevice(source, usualForm(source, engine));
@@ -69,7 +72,7 @@ export async function realModel(variable: string, command: string) {
           `Perplexity must be near ${expected}: current ${perplexity}`,
         );
       } finally {
-        await startEngine("tensorflow");
+        await startEngine(ENGINE);
       }
     }, data === undefined || whyNotFast !== null);
   }

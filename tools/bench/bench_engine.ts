@@ -13,7 +13,7 @@ import { at } from "../../core/util/indexing.ts";
 import { countFlag } from "../../benchmarks/commands/command.ts";
 import type { Peer } from "../../benchmarks/timing/peer_process.ts";
 import { startEngine } from "../../core/engine/engine.ts";
-import type { Arithmetic } from "../../core/schema/schema.ts";
+import type { Arithmetic, EngineName } from "../../core/schema/schema.ts";
 import { createRng } from "../../core/util/rng.ts";
 import { median } from "../../core/util/stats.ts";
 import type { WeightSource } from "../../models/config.ts";
@@ -57,8 +57,14 @@ interface Worker {
   run(work: Work): Promise<Outcome>;
 }
 
-async function ours(source: WeightSource, tokens: Int32Array, arithmetic: Arithmetic): Promise<Worker> {
-  const enter = () => startEngine("tensorflow", { arithmetic });
+/** Our side, on the engine `name`. */
+export async function ours(
+  source: WeightSource,
+  tokens: Int32Array,
+  arithmetic: Arithmetic,
+  name: EngineName = "tensorflow",
+): Promise<Worker> {
+  const enter = () => startEngine(name, { arithmetic });
   const engine = await enter();
   const model: DecoderModel = await uploadModel(source, usualForm(source, engine));
   const { layers } = model.config;
@@ -95,21 +101,22 @@ async function ours(source: WeightSource, tokens: Int32Array, arithmetic: Arithm
   };
 }
 
-async function torchSide(
-  folder: string,
-  setup: { tokens: number[]; threads: number; dtype: string },
-): Promise<Worker & Pick<Peer, "close">> {
-  const peer = await startTorch("PyTorch", "torch_engine.py");
-  await peer.ask({ model: folder, ...setup });
-  return { name: `${peer.versions}, ${setup.dtype}`, run: (work) => peer.ask({ work }), close: peer.close };
+/** PyTorch's side, on an exported folder `model`; `device`: `cpu` or `cuda`. */
+export async function torchSide(
+  peer: Peer,
+  setup: { model: string; tokens: number[]; threads: number; dtype: string; device: string },
+): Promise<Worker> {
+  await peer.ask(setup);
+  return { name: `${peer.versions}, ${setup.dtype}, ${setup.device}`, run: (work) => peer.ask({ work }) };
 }
 
-/** Runs the sides in turns and prints one line per kind of work, and the first side's speed over each other's.
+/** Runs the sides in turns. Gives a line per kind of work and side, and the first side's speed over each other's.
  * @throws {Error} when their numbers differ by more than a fraction of `tolerance`. */
-async function compare(
+export async function compare(
   workers: Worker[],
   { tokens, repeats, tolerance }: { tokens: number; repeats: number; tolerance: number },
-): Promise<void> {
+): Promise<string[]> {
+  const lines: string[] = [];
   for (const work of ["forward", "gradient"] as const) {
     const sides = workers.map(({ run, ...side }): Side<Outcome> => ({ ...side, turn: () => run(work) }));
     const values = ({ value, maskGradient }: Outcome) => [value, maskGradient];
@@ -118,12 +125,13 @@ async function compare(
     const times = outcomes.map((of) => of.map(({ ms }) => ms));
     for (const [i, { name }] of sides.entries()) {
       const rate = (tokens / median(at(times, i)) * 1000).toFixed(0);
-      console.log(
+      lines.push(
         `${title}: ${name}: ${rate} tokens/s, median ${spread(at(times, i), 0, `${repeats} repeats`, " ms")}`,
       );
-      if (i > 0) console.log(`${title}: ratio ${ratios(at(times, i), at(times, 0))} over ${name}`);
+      if (i > 0) lines.push(`${title}: ratio ${ratios(at(times, i), at(times, 0))} over ${name}`);
     }
   }
+  return lines;
 }
 
 async function main(flags: ToolArgs<typeof FLAGS[number], never>): Promise<void> {
@@ -136,13 +144,12 @@ async function main(flags: ToolArgs<typeof FLAGS[number], never>): Promise<void>
   try {
     const own = await ours(source, tokens, arithmetic);
     const exact = arithmetic === "fast" ? [await ours(source, tokens, "exact")] : [];
-    const setup = { tokens: [...tokens], threads, dtype };
-    const to = join(folder, "model");
-    if (flags.peer) exportHfFolder(source, { to, dtype: "F32", tokenizer });
-    const peer = flags.peer ? await torchSide(to, setup) : undefined;
+    const setup = { model: join(folder, "model"), tokens: [...tokens], threads, dtype, device: "cpu" };
+    if (flags.peer) exportHfFolder(source, { to: setup.model, dtype: "F32", tokenizer });
+    const peer = flags.peer ? await startTorch("PyTorch", "torch_engine.py") : undefined;
     console.log(`${path}, 1 x ${length} random tokens, ${threads} threads, ${arithmetic}, in turns`);
-    const sides = [own, ...peer ? [peer] : [], ...exact];
-    await compare(sides, { tokens: length, repeats, tolerance });
+    const sides = [own, ...peer ? [await torchSide(peer, setup)] : [], ...exact];
+    for (const line of await compare(sides, { tokens: length, repeats, tolerance })) console.log(line);
     await peer?.close();
   } finally {
     await Deno.remove(folder, { recursive: true });

@@ -40,7 +40,7 @@ const ENGINE_PACKAGES: Record<string, PackedEngine> = {
 };
 
 /** Files of the repository that no run needs. */
-const LEFT_OUT = /^(results|tests\/(?!backend|conformance|golden|support)|\.)/;
+const LEFT_OUT = /^(results|tests\/(?!backend|conformance|gemma3|golden|smollm2|support)|\.)/;
 /** Files of packages that Deno does not run; TensorFlow.js's entry under Deno is `dist/NAME.node.js`. */
 const NOT_RUN =
   /\.(map|html|tsbuildinfo|md|flow|[cm]?ts)$|_test\.js$|\.min\.js$|\/dist\/tf[\w-]*(\.(es2017|fesm))?\.js$/;

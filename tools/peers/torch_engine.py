@@ -1,7 +1,7 @@
 """PyTorch's side of `deno task bench:engine --peer torch`.
 
 Prints {"versions": ...}; then reads one JSON line after the other and answers each with one: {"model": FOLDER, "tokens":
-[...], "threads": N, "dtype": "float32"} loads the model and gives {}; {"work": "forward"} and {"work": "gradient"} give {"ms": ..., "value":
+[...], "threads": N, "dtype": "float32", "device": "cpu"} loads the model and gives {}; {"work": "forward"} and {"work": "gradient"} give {"ms": ..., "value":
 ..., "maskGradient": ...}. The work is that of the other side: logits of all positions of one sequence, or the mean cross
 entropy and its gradient to a mask per query head and FFN channel, in that dtype with scaled_dot_product_attention.
 """
@@ -17,9 +17,9 @@ setup = json.loads(sys.stdin.readline())
 torch.set_num_threads(setup["threads"])
 model = transformers.AutoModelForCausalLM.from_pretrained(
     setup["model"], dtype=getattr(torch, setup["dtype"]), attn_implementation="sdpa"
-).eval()
+).eval().to(setup["device"])
 model.requires_grad_(False)
-tokens = torch.tensor([setup["tokens"]])
+tokens = torch.tensor([setup["tokens"]], device=model.device)
 config = model.config
 head_size = model.model.layers[0].self_attn.head_dim
 masks = []
@@ -50,8 +50,9 @@ for line in sys.stdin:
     command = json.loads(line)["work"]
     if command == "gradient" and not masks:
         for layer in model.model.layers:
-            heads = torch.ones(config.num_attention_heads, requires_grad=True, dtype=model.dtype)
-            channels = torch.ones(config.intermediate_size, requires_grad=True, dtype=model.dtype)
+            like = {"requires_grad": True, "dtype": model.dtype, "device": model.device}
+            heads = torch.ones(config.num_attention_heads, **like)
+            channels = torch.ones(config.intermediate_size, **like)
             layer.self_attn.o_proj.register_forward_pre_hook(scale_input(heads, head_size))
             layer.mlp.down_proj.register_forward_pre_hook(scale_input(channels, 1))
             masks += [heads, channels]
