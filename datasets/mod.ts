@@ -3,8 +3,7 @@
  * @module
  */
 import { unknownName } from "../core/util/errors.ts";
-import { arcChallenge } from "./arc_challenge.ts";
-import { arcEasy } from "./arc_easy.ts";
+import { arcChallenge, arcEasy } from "./arc.ts";
 import { bookcorpus } from "./bookcorpus.ts";
 import { boolq } from "./boolq.ts";
 import { c4 } from "./c4.ts";

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { stripStart } from "../core/util/python_text.ts";
-import { answerIndex, labelledTexts } from "./_answers.ts";
+import { answerIndex, labelledTexts } from "./arc.ts";
 import { choicesAfter, defineTask, type Task } from "./define.ts";
 
 /** OpenBookQA: elementary science, the question alone, without the book of facts. */

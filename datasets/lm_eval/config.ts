@@ -245,7 +245,7 @@ const aggregate = z.strictObject({
   aggregation: z.literal("mean").default("mean"),
   weight_by_size: z.boolean().default(true),
   filter_list: z.union([z.string(), z.array(z.string())]).nullish(),
-});
+}).transform(({ metric, weight_by_size: weightBySize }) => ({ metric, weightBySize }));
 
 /** Keys of a group file besides overrides of its tasks. */
 const groupSchema = z.object({
@@ -255,12 +255,17 @@ const groupSchema = z.object({
     z.string().transform((one) => [one]),
     z.array(z.union([z.string(), z.record(z.string(), z.unknown())])),
   ]).nullish().transform((members) => members ?? []),
-  aggregate_metric_list: z.union([aggregate.transform((one) => [one]), z.array(aggregate)]).nullish()
-    .transform((list) => list ?? []),
+  aggregate_metric_list: z.union([aggregate, z.array(aggregate)]).nullish().transform((list) => [list ?? []].flat()),
   metadata: z.unknown().optional(),
 });
-/** The checked configuration of a group, and its overrides of its tasks. */
-export type GroupConfig = z.infer<typeof groupSchema> & { overrides: RawConfig };
+/** The checked configuration of a group. */
+export interface GroupConfig {
+  task: z.infer<typeof groupSchema>["task"];
+  /** `weightBySize`: whether tasks are weighted by their number of examples; otherwise all have the same weight. */
+  metrics: { metric: string; weightBySize: boolean }[];
+  /** Of its tasks. */
+  overrides: RawConfig;
+}
 
 /** Checks the configuration of a group.
  * @throws {FileFormatError} that names file, key and problem. */
@@ -268,5 +273,5 @@ export function checkGroup(path: string, raw: RawConfig): GroupConfig {
   const parsed = groupSchema.safeParse(raw);
   if (!parsed.success) throw new FileFormatError(path, explainIssue(parsed.error.issues[0], raw));
   const overrides = Object.fromEntries(Object.entries(raw).filter(([key]) => !(key in groupSchema.shape)));
-  return { ...parsed.data, overrides };
+  return { task: parsed.data.task, metrics: parsed.data.aggregate_metric_list, overrides };
 }

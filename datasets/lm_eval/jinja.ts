@@ -7,7 +7,7 @@
  * @module
  */
 import { Environment, Interpreter, parse, tokenize } from "@huggingface/jinja";
-import { pythonEqual, pythonText, type RuntimeValue, toJson } from "./python_values.ts";
+import { pythonEqual, pythonText, type RuntimeValue, toJson, toRuntime } from "./python_values.ts";
 import { codePoints, FILTERS, STRING_METHODS } from "./python_methods.ts";
 
 type Statement = Parameters<Interpreter["evaluate"]>[0];
@@ -47,11 +47,6 @@ function withOutputs(statements: readonly Node[]): Node[] {
     for (const block of BLOCKS) if (Array.isArray(node[block])) node[block] = withOutputs(asNodes(node[block]));
     return node;
   });
-}
-
-/** A JavaScript value as a value of the library. */
-export function toRuntime(value: unknown): RuntimeValue {
-  return new Environment().set("value", value);
 }
 
 /** Names besides fields. */
@@ -157,7 +152,8 @@ class PythonInterpreter extends Interpreter {
     if (!filter) return undefined;
     const args = asNodes(asNode(node.filter).args).filter(({ type }) => type !== "KeywordArgumentExpression");
     if (args.length < asNodes(asNode(node.filter).args).length) return undefined;
-    return filter(this.part(node.operand, environment), args.map((arg) => this.part(arg, environment)), toRuntime);
+    const result = filter(this.part(node.operand, environment), args.map((arg) => this.part(arg, environment)));
+    return result === undefined ? undefined : toRuntime(result);
   }
 
   private binary(node: Node, environment: Environment): RuntimeValue | undefined {

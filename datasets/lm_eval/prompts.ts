@@ -6,14 +6,11 @@ import { at } from "../../core/util/indexing.ts";
 import type { Choice, Example } from "../define.ts";
 import { drawFewshot } from "../fewshot.ts";
 import type { TaskConfig } from "./config.ts";
-import { parseLiteral, parseTemplate, type Rendered, toRuntime } from "./jinja.ts";
-import { pythonText } from "./python_values.ts";
+import { parseLiteral, parseTemplate, type Rendered } from "./jinja.ts";
+import { pythonText, toRuntime } from "./python_values.ts";
 
 /** A record of a data set. */
 export type DataRow = Readonly<Record<string, unknown>>;
-
-/** `str(value)` of a record's value. */
-const textOf = (value: unknown): string => pythonText(toRuntime(value));
 
 interface Formats {
   text(record: DataRow): unknown;
@@ -22,8 +19,6 @@ interface Formats {
   choices?(record: DataRow): string[];
 }
 
-const DIGITS = /^[0-9]+$/;
-
 /** A field's name or a template. */
 function reader(source: string, fields: ReadonlySet<string>): (record: DataRow) => Rendered & { isField: boolean } {
   if (fields.has(source)) return (record) => ({ text: "", value: record[source] ?? null, isField: true });
@@ -31,30 +26,19 @@ function reader(source: string, fields: ReadonlySet<string>): (record: DataRow) 
   return (record) => ({ ...template.render(record), isField: false });
 }
 
-/** `doc_to_text`: a text, or the index of a choice. */
-function textFormat(source: string | number, fields: ReadonlySet<string>, hasChoices: boolean): Formats["text"] {
-  if (typeof source === "number") return () => source;
-  const read = reader(source, fields);
-  return (record) => {
-    const { text, value, isField } = read(record);
-    if (isField) return value;
-    return hasChoices && DIGITS.test(text) ? Number(text) : text;
-  };
-}
-
-/** `doc_to_target`: a text, the index of a choice, or a list of either. */
-function targetFormat(
-  source: NonNullable<TaskConfig["doc_to_target"]>,
+/** A text, the index of a choice, or, if `mayBeList` as in `doc_to_target`, a list of either. */
+function valueFormat(
+  source: TaskConfig["doc_to_target"],
   fields: ReadonlySet<string>,
-  hasChoices: boolean,
-): Formats["target"] {
-  if (typeof source !== "string") return () => source;
+  { hasChoices, mayBeList }: { hasChoices: boolean; mayBeList: boolean },
+): (record: DataRow) => unknown {
+  if (typeof source !== "string") return () => source ?? "";
   const read = reader(source, fields);
   return (record) => {
     const { text, value, isField } = read(record);
     if (isField) return value;
-    if (hasChoices && DIGITS.test(text)) return Number(text);
-    if (!/^\[.*\]$/s.test(text) || text.length < 2) return text;
+    if (hasChoices && /^[0-9]+$/.test(text)) return Number(text);
+    if (!mayBeList || !/^\[.*\]$/s.test(text)) return text;
     if (value !== undefined) return value;
     try {
       return parseLiteral(text);
@@ -89,8 +73,8 @@ function formatsOf(
 ): Formats {
   const { doc_to_text: text, doc_to_target: target, doc_to_choice: choice } = config;
   return {
-    text: textFormat(text ?? "", fields, hasChoices),
-    target: targetFormat(target ?? "", fields, hasChoices),
+    text: valueFormat(text, fields, { hasChoices, mayBeList: false }),
+    target: valueFormat(target, fields, { hasChoices, mayBeList: true }),
     ...choice !== undefined && choice !== null && { choices: choiceFormat(choice, fields) },
   };
 }
@@ -138,16 +122,16 @@ function multipleChoice(
   const [asked, answer] = [text(record), target(record)];
   const gold = isInput ? asked : answer;
   const golds = (Array.isArray(gold) ? gold : [gold]).map((one) => goldIndex(one, own));
-  const continuation = `${delimiter}${textOf(answer)}`;
+  const answerText = pythonText(toRuntime(answer));
   return {
     choices: own.map((choice): Choice =>
       isInput
-        ? { context: choice, continuation, text: choice }
+        ? { context: choice, continuation: delimiter + answerText, text: choice }
         : { context: expectText(asked, "doc_to_text"), continuation: delimiter + choice, text: choice }
     ),
     gold: golds[0] ?? -1,
     ...golds.length > 1 && { golds },
-    target: textOf(answer),
+    target: answerText,
   };
 }
 

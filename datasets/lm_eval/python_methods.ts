@@ -75,27 +75,22 @@ export const STRING_METHODS: Readonly<Record<string, Method | undefined>> = {
   count: (text, [part]) => text.split(textArgument("count", part)).length - 1,
 };
 
-type Filter = (
-  value: RuntimeValue,
-  args: readonly RuntimeValue[],
-  toRuntime: (value: unknown) => RuntimeValue,
-) => RuntimeValue | undefined;
+type Filter = (value: RuntimeValue, args: readonly RuntimeValue[]) => unknown;
+
+const ofText = (apply: (text: string) => unknown): Filter => (value) =>
+  value.type === "StringValue" ? apply(String(value.value)) : undefined;
 
 /** Filters by name; for undefined results the library's own filter is used. */
 export const FILTERS: Readonly<Record<string, Filter | undefined>> = {
   __proto__: null as never,
-  string: (value, _args, toRuntime) => toRuntime(pythonText(value)),
-  trim: (value, args, toRuntime) =>
-    value.type === "StringValue" && args.length === 0 ? toRuntime(strip(String(value.value))) : undefined,
-  capitalize: (value, _args, toRuntime) =>
-    value.type === "StringValue" ? toRuntime(capitalize(String(value.value))) : undefined,
-  length: (value, _args, toRuntime) =>
-    value.type === "StringValue" ? toRuntime(codePointLength(String(value.value))) : undefined,
-  list: (value, _args, toRuntime) =>
-    value.type === "StringValue" ? toRuntime(codePoints(String(value.value))) : undefined,
-  join: (value, [separator], toRuntime) => {
+  string: pythonText,
+  trim: (value, args) => args.length === 0 ? ofText(strip)(value, args) : undefined,
+  capitalize: ofText(capitalize),
+  length: ofText(codePointLength),
+  list: ofText(codePoints),
+  join: (value, [separator]) => {
     if (!Array.isArray(value.value)) return undefined;
     const mark = separator === undefined ? "" : textArgument("join", separator);
-    return toRuntime(value.value.map((item: RuntimeValue) => pythonText(item)).join(mark));
+    return value.value.map((item: RuntimeValue) => pythonText(item)).join(mark);
   },
 };

@@ -2,11 +2,16 @@
  *
  * @module
  */
-import type { Interpreter } from "@huggingface/jinja";
+import { Environment, type Interpreter } from "@huggingface/jinja";
 import { floatRepr } from "../../core/util/python_text.ts";
 
 /** A value of the template library. */
 export type RuntimeValue = ReturnType<Interpreter["evaluate"]>;
+
+/** A JavaScript value as a value of the library. */
+export function toRuntime(value: unknown): RuntimeValue {
+  return new Environment().set("value", value);
+}
 
 /** Characters that `repr` escapes. */
 const UNPRINTABLE = /[\p{C}\p{Z}]/gu;

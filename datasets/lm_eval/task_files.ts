@@ -12,19 +12,13 @@ import { checkGroup, checkTask, type GroupConfig, type RawConfig, readConfig, ty
 import { hubOf, readSplit } from "./documents.ts";
 import { buildExamples, type DataRow, fewshotSplit } from "./prompts.ts";
 
-interface GroupMetric {
-  metric: string;
-  /** Whether tasks are weighted by their number of examples; otherwise all have the same weight. */
-  weightBySize: boolean;
-}
-
 /** Tasks whose metrics are aggregated. */
 export interface TaskGroup {
   group: string;
   /** Ids of the tasks, including those of nested groups. */
   tasks: string[];
   /** Empty if the group only collects tasks. */
-  metrics: GroupMetric[];
+  metrics: GroupConfig["metrics"];
 }
 
 interface TaskSelection {
@@ -59,12 +53,6 @@ function yamlFiles(folder: string): string[] {
   });
 }
 
-function isFolder(path: string): boolean {
-  const kind = kindOfPath(path);
-  if (kind === null) throw new UsageError(`The task file "${path}" does not exist`);
-  return kind === "folder";
-}
-
 /** Reads files and folders. In a folder, files that define nothing (parts to include) are skipped. */
 function indexFiles(paths: readonly string[]): Index {
   const index: Index = { tasks: new Map(), groups: new Map(), tags: new Map() };
@@ -87,7 +75,7 @@ function indexFiles(paths: readonly string[]): Index {
     }
   };
   for (const path of paths.map((one) => resolve(one))) {
-    if (!isFolder(path)) {
+    if (kindOfPath(path) !== "folder") {
       add(path, true);
       continue;
     }
@@ -152,11 +140,7 @@ class Selection {
     const merged = { ...group.overrides, ...overrides };
     const within = [...inside, name];
     const tasks = group.task.flatMap((member) => this.addMember(member, { name, path, merged, within }));
-    const metrics = group.aggregate_metric_list.map(({ metric, weight_by_size }) => ({
-      metric,
-      weightBySize: weight_by_size,
-    }));
-    this.groups.set(name, { group: name, tasks: [...new Set(tasks)], metrics });
+    this.groups.set(name, { group: name, tasks: [...new Set(tasks)], metrics: group.metrics });
     return tasks;
   }
 
@@ -260,10 +244,9 @@ async function fewshotPool(
 
 /** The split of the solved examples; null if the task file holds them itself. */
 function poolSplit(config: TaskConfig): string | null {
-  const { training_split: train, validation_split: validation, test_split: test } = config;
   const named = fewshotSplit(config);
   if (named === null && config.fewshot_config?.samples) return null;
-  return named || train || validation || test || "";
+  return named || config.training_split || config.validation_split || config.test_split || "";
 }
 
 /** The task of a definition.
