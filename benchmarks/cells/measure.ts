@@ -1,4 +1,4 @@
-/** One cell in this process: the pipeline, and what a record says of it. Throughput is timed later, see `time_cell.ts`.
+/** One cell in this process: the pipeline, and what a record says of it. Throughput is timed later.
  *
  * @module
  */
@@ -8,9 +8,11 @@ import type { DoneRecord } from "../../core/schema/schema.ts";
 import { addFileTasks } from "../../datasets/mod.ts";
 import { modelSize } from "../../models/count.ts";
 import { type DecoderModel, modelBytes } from "../../models/device.ts";
-import { aggregateGroup } from "../evaluation/groups.ts";
+import { aggregateGroup } from "../evaluation/tasks.ts";
 import { free, type LoadedModel } from "../pipeline/load.ts";
 import { score, type ScoreOptions } from "../pipeline/score.ts";
+import type { StepOptions } from "../pipeline/step.ts";
+import { time } from "../pipeline/time.ts";
 import { storeRebuild, storeWeights } from "../records/kept_weights.ts";
 import { weightBytes } from "./cell_cost.ts";
 import { describeEnvironment, environmentsWith } from "./environment.ts";
@@ -139,4 +141,41 @@ async function keep(
     host.report?.(`the model could not be stored: ${(error as Error).message}`);
     return known;
   }
+}
+
+/** The record's results with the throughput that its cell asks for. With `layerwise` the dense model is never whole on
+ * the device, and the repeats do not alternate.
+ * @throws {UsageError} when the model cannot be opened, or has fewer positions than are asked for.
+ * @throws {EngineError} when the engine does not start or the device fails. */
+export async function timeCell(
+  job: Pick<CellJob, "cell" | "out" | "weights" | "device" | "layerwise">,
+  host: StepOptions,
+  before: DoneRecord,
+): Promise<Measured> {
+  const { cell, out, layerwise } = job;
+  const clock = createPhaseClock("loadS");
+  host.report?.("loading");
+  const inLayers = layerwise === true && cell.method !== null;
+  const dense = await loadDense(job, inLayers);
+  const model = await keptModel(out, before, { dense: dense.model, source: dense.source }, host);
+  if (inLayers) free(dense);
+  const engine = currentEngine();
+  engine.check();
+  clock.enter("throughputS");
+  host.report?.("throughput");
+  const measured = await time({ model }, {
+    ...cell.throughput,
+    dense: inLayers ? undefined : dense,
+    signal: host.signal,
+  });
+  engine.check();
+  const { engine: name, library, device: on, cpu } = describeEnvironment(engine, null);
+  return {
+    ...before,
+    throughput: [
+      ...before.throughput,
+      ...measured.map((result) => ({ ...result, machine: { engine: name, library, device: on, cpu } })),
+    ],
+    timings: timingsOf(clock.seconds(), [], before.timings),
+  };
 }

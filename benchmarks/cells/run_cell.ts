@@ -17,8 +17,7 @@ import { lmEvalDocuments, type LmEvalSample, lmEvalSamples } from "../records/lm
 import { askedResults, isComplete, missingMeasurements, withoutThroughput } from "../records/measured.ts";
 import { doneRecord, runPaths, writeRecord } from "../records/store.ts";
 import { type CellEvent, type CellJob, cellJobSchema } from "./job.ts";
-import { type CellHost, measureCell } from "./measure.ts";
-import { timeCell } from "./time_cell.ts";
+import { type CellHost, measureCell, timeCell } from "./measure.ts";
 
 /** Tells the parent. A parent that is gone ends the process: that nobody listens is no failure of the cell. */
 function tell(event: CellEvent): void {

@@ -4,7 +4,7 @@
  */
 import { UsageError } from "../../core/util/errors.ts";
 import { type Command, type Flags, textFlag } from "./command.ts";
-import { recordsToReport } from "./records_to_report.ts";
+import { recordsToReport } from "./report.ts";
 
 const HELP =
   `Compares runs with the first one, cell by cell. Of a single run, compares the methods at each level. Only results on

@@ -1,33 +1,117 @@
-/** `bench run --dry-run`: what a run would do and take.
+/** `bench run --dry-run`: what a run would read, do and take.
  *
  * @module
  */
-import type { RunConfig } from "../../core/schema/schema.ts";
+import { cellLabels, type NamedCell } from "../../core/schema/cell_names.ts";
+import { type Cell, ofTask, type RunConfig } from "../../core/schema/schema.ts";
 import { counted } from "../../core/util/words.ts";
-import { type CellCost, processBytes } from "../cells/cell_cost.ts";
+import type { Example } from "../../datasets/define.ts";
+import { loadCorpus, loadTask } from "../../datasets/load.ts";
+import { anyTask, getCorpus } from "../../datasets/mod.ts";
+import { getMethod } from "../../methods/mod.ts";
+import { type CellCost, cellCost, type EvaluationTokens, processBytes } from "../cells/cell_cost.ts";
 import { probeEngine } from "../configuration/engine_probe.ts";
+import type { ReadyConfig } from "../configuration/expand.ts";
+import { type PreparedRun, prepareRun, wantedOf } from "../configuration/prepare.ts";
+import { isMeasured } from "../records/measured.ts";
 import { formatSeconds } from "../sweep/progress.ts";
-import { estimateRun, type RunEstimate } from "../sweep/run_estimate.ts";
 import type { RunManner } from "./run_flags.ts";
 
-/** Where the cells would run. */
-interface Place {
-  /** For the heading. */
-  name: string;
-  /** What one cell may take. */
-  memoryBytes: number;
-  /** What a cell takes there. */
-  taken(cost: CellCost): number;
-  /** Rate of matrix products, measured here. */
-  flopsPerS: number;
+/** Characters of English text in a token, about: a model's shape comes without a tokenizer. */
+const CHARACTERS_PER_TOKEN = 4;
+
+/** A data set of a run and how much of it is read, in words. */
+type ReadData = { use: string; amount: string };
+
+/** What a run will read and take. */
+type RunEstimate = Awaited<ReturnType<typeof estimateRun>>;
+
+/** What `config` will read and take, after every check that a run makes before its first cell; a model's shape is
+ * enough. Nothing is started or written.
+ * @throws {UsageError} as `runSweep`. */
+export async function estimateRun(
+  config: RunConfig,
+  note: (message: string) => void,
+  { elsewhere }: { elsewhere: boolean },
+): Promise<{
+  run: PreparedRun;
+  data: ReadData[];
+  cells: { named: NamedCell; label: string; isFinished: boolean; cost: CellCost }[];
+}> {
+  const run = await prepareRun(config, note, { elsewhere, planned: true });
+  const { tokens, data } = await evaluationOf(run.config);
+  const { config: { out, layerwise }, model, resource } = run;
+  const labels = cellLabels(run.cells);
+  const cells = run.cells.map((named) => ({
+    named,
+    label: labels.get(named.id) ?? named.id,
+    isFinished: run.fingerprint.weights !== "" && isMeasured(out, named, wantedOf(run)),
+    cost: cellCost(named.cell, model, { method: methodOf(named.cell), tokens, layerwise, resource }),
+  }));
+  return { run, data: [...learnedData(run), ...data], cells };
+}
+
+/** What prunes in a cell; null for the dense model and for a foreign checkpoint. */
+const methodOf = ({ method, checkpoint }: Cell) => method === null || checkpoint ? null : getMethod(method.id);
+
+const about = (tokens: number) => `about ${Math.round(tokens).toLocaleString("en")} tokens`;
+
+/** Data that is calibrated and trained on, if any cell reads it. */
+function learnedData({ cells, config: { calibration } }: PreparedRun): ReadData[] {
+  const data: ReadData[] = [];
+  const isCalibrated = cells.some(({ cell }) => {
+    const method = methodOf(cell);
+    return method !== null && (method.needs.calibration || cell.compensate !== undefined);
+  });
+  const { corpus, sequences, tokens } = calibration;
+  if (isCalibrated) data.push({ use: `calibration ${corpus}`, amount: `${sequences} windows of ${tokens} tokens` });
+  const trained = cells.find(({ cell }) => cell.training)?.cell;
+  if (trained?.training) {
+    const { steps, batch, tokens, corpus = trained.calibration.corpus } = trained.training;
+    data.push({ use: `training ${corpus}`, amount: `${steps} steps of ${batch} × ${tokens} tokens` });
+  }
+  return data;
+}
+
+/** Characters of an example that become inputs: equal contexts are read once, as in a packed row. */
+function charactersOf({ prefix = "", choices }: Example): number {
+  const contexts = new Set(choices.map(({ context }) => prefix + context));
+  return [...contexts, ...choices.map(({ continuation }) => continuation)].join("").length;
+}
+
+/** What the measurements read, counted in characters. */
+async function evaluationOf(
+  { perplexity, tasks, limit, numFewshot, data: folder }: ReadyConfig,
+): Promise<{ tokens: EvaluationTokens; data: ReadData[] }> {
+  const read: EvaluationTokens = { windows: 0, tasks: 0 };
+  const data: ReadData[] = [];
+  for (const { corpus, split, protocol, windowTokens, maxWindows = Infinity } of perplexity) {
+    const source = getCorpus(corpus);
+    const { texts } = await loadCorpus(source, { data: folder, split });
+    const scored = protocol === "c" ? source.documents?.(texts).slice(0, maxWindows) ?? [] : texts;
+    const all = scored.reduce((sum, text) => sum + text.length, 0) / CHARACTERS_PER_TOKEN;
+    const windows = Math.min(maxWindows, source.maxWindows ?? Infinity);
+    const tokens = protocol === "c" ? all : Math.min(all, windows * windowTokens);
+    read.windows += tokens;
+    data.push({ use: `perplexity ${corpus}, protocol ${protocol}`, amount: about(tokens) });
+  }
+  for (const id of tasks) {
+    const own = { limit: ofTask(limit, id), fewshot: ofTask(numFewshot, id) };
+    const { examples } = await loadTask(anyTask(id), { data: folder, ...own });
+    const tokens = examples.reduce((sum, example) => sum + charactersOf(example), 0) / CHARACTERS_PER_TOKEN;
+    read.tasks += tokens;
+    data.push({ use: `task ${id}`, amount: `${counted(examples.length, "example")}, ${about(tokens)}` });
+  }
+  return { tokens: read, data };
 }
 
 /** Bytes in words, in powers of ten. */
-export const bytesWords = (bytes: number): string =>
+const bytesWords = (bytes: number): string =>
   bytes < 1e9 ? `${(bytes / 1e6).toFixed(0)} MB` : `${(bytes / 1e9).toFixed(bytes < 1e10 ? 2 : 1)} GB`;
 const millions = (count: number) => `${(count / 1e6).toFixed(count < 1e9 ? 1 : 0)} M`;
 
-async function placeOf({ run, cells }: RunEstimate, { slurm }: RunManner): Promise<Place> {
+/** Where the cells would run, what one may take there, and the rate of matrix products here. */
+async function placeOf({ run, cells }: RunEstimate, { slurm }: RunManner) {
   const { engine, config: { arithmetic, jobs } } = run;
   // The device of a cluster's node is not known here.
   const options = slurm ? { arithmetic } : { arithmetic, device: run.device };
@@ -40,7 +124,7 @@ async function placeOf({ run, cells }: RunEstimate, { slurm }: RunManner): Promi
   return {
     name: `${engine} on ${device}: ${bytesWords(memory.totalBytes)} of ${memory.place}${shared}`,
     memoryBytes,
-    taken: (cost) => isHost ? processBytes(cost, engine) : cost.deviceBytes,
+    taken: (cost: CellCost) => isHost ? processBytes(cost, engine) : cost.deviceBytes,
     flopsPerS,
   };
 }
@@ -63,7 +147,7 @@ function atOnce({ run: { config: { jobs }, gpus = [] }, cells }: RunEstimate, { 
   return [gpus.length > 0 ? Math.min(jobs, gpus.length) : 1, words];
 }
 
-function estimateText(estimate: RunEstimate, place: Place, manner: RunManner): string {
+function estimateText(estimate: RunEstimate, place: Awaited<ReturnType<typeof placeOf>>, manner: RunManner): string {
   const { run, cells, data } = estimate;
   const seconds = ({ flops }: CellCost) => flops / place.flopsPerS;
   const rows = cells.map(({ label, isFinished, cost }) => [

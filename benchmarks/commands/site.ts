@@ -10,7 +10,7 @@ import type { LmEvalSample } from "../records/lm_eval_samples.ts";
 import { samplesFile } from "../records/lm_eval_files.ts";
 import { runPaths } from "../records/store.ts";
 import { type Command, textFlag } from "./command.ts";
-import { recordsToReport } from "./records_to_report.ts";
+import { recordsToReport } from "./report.ts";
 
 const HELP =
   `Writes one page over several runs: filters, charts, a table with paired differences from a baseline, and every

@@ -10,6 +10,7 @@ import { STORED_TYPES, type StoredType } from "../../core/formats/quantize.ts";
 import { type DoneRecord, type EngineName, throughputChoiceSchema } from "../../core/schema/schema.ts";
 import { cellLabels } from "../../core/schema/cell_names.ts";
 import { ggufTokenizerMetadata } from "../../core/formats/tokenizer_gguf_write.ts";
+import { median } from "../../core/util/stats.ts";
 import { counted } from "../../core/util/words.ts";
 import { writeAtomically } from "../../core/util/write_file.ts";
 import { exportGguf } from "../../models/export_gguf.ts";
@@ -17,13 +18,69 @@ import { openModel } from "../../models/load.ts";
 import { checkSource } from "../cells/rebuild.ts";
 import { storedPath } from "../records/run_file.ts";
 import { readRecords, runPaths, toJson } from "../records/store.ts";
-import { closeSides, openSides, type Sides, timeSides, type TurnChoice } from "../timing/engine_turns.ts";
-import { startLlamaCpp } from "../timing/llama_cpp.ts";
+import {
+  closeSides,
+  openSides,
+  type Sides,
+  timeSides,
+  type TurnChoice,
+  type TurnResult,
+} from "../timing/engine_turns.ts";
+import { summarise } from "../timing/throughput.ts";
+import { startLlamaCpp } from "../timing/peer_process.ts";
 import type { Peer } from "../timing/peer_process.ts";
 import { choiceOf, type Flags, textFlag } from "./command.ts";
 import { exportCell } from "./export_cell.ts";
 import { withTempFolder } from "./temp_folder.ts";
-import { throughputTable, type TimedModel } from "./turns_table.ts";
+
+/** A model that was timed in both engines. */
+interface TimedModel {
+  label: string;
+  /** Prefill, then decode. */
+  results: TurnResult[];
+}
+
+const HEADER = [
+  ...["model", "result", "ours, tokens/s", "llama.cpp, tokens/s", "ours / llama.cpp"],
+  ...["over dense, ours", "over dense, llama.cpp"],
+];
+
+/** Mean and sample sd of tokens/s. */
+function rateText(tokens: number, samplesMs: number[]): string {
+  const { mean, sd } = summarise("", 1, tokens, samplesMs).tokensPerS;
+  const digits = mean < 100 ? 1 : 0;
+  return `${mean.toFixed(digits)} ± ${sd.toFixed(digits)}`;
+}
+
+/** Speed of each repeat of `samplesMs` over that of `othersMs` in the same round. */
+const pairwise = (samplesMs: readonly number[], othersMs: readonly number[]): number[] =>
+  samplesMs.map((ms, i) => at(othersMs, i) / ms);
+
+function ratioText(ratios: readonly number[]): string {
+  const [middle, least, most] = [median(ratios), Math.min(...ratios), Math.max(...ratios)].map((r) => r.toFixed(2));
+  return `${middle} (${least} to ${most})`;
+}
+
+function cells({ name, tokens, model, dense }: TurnResult): string[] {
+  const over = (own: number[], others: number[] | undefined) =>
+    others === undefined ? "–" : `${median(pairwise(own, others)).toFixed(2)} ×`;
+  return [
+    name,
+    rateText(tokens, model.oursMs),
+    rateText(tokens, model.llamaCppMs),
+    ratioText(pairwise(model.oursMs, model.llamaCppMs)),
+    over(model.oursMs, dense?.oursMs),
+    over(model.llamaCppMs, dense?.llamaCppMs),
+  ];
+}
+
+/** The comparison as a Markdown table, a line for every model and result: tokens/s in our engine and in llama.cpp (mean
+ * ± sample sd), their ratio (median, least and most of the rounds), and the speed-up over the dense model (median). */
+export function throughputTable(models: readonly TimedModel[]): string {
+  const lines = models.flatMap(({ label, results }) => results.map((result) => [label, ...cells(result)]));
+  const line = (parts: string[]) => `| ${parts.join(" | ")} |`;
+  return [HEADER, HEADER.map((_, i) => i < 2 ? "---" : "---:"), ...lines].map(line).join("\n");
+}
 
 /** Both engines while they run, and a folder for files. */
 interface Session {

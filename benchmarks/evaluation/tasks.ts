@@ -6,10 +6,10 @@
 import { NumericError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
 import { codePointLength, splitAtSpaces, utf8Length } from "../../core/util/python_text.ts";
-import type { TaskResult } from "../../core/schema/schema.ts";
+import type { GroupResult, TaskResult } from "../../core/schema/schema.ts";
 import { mean, standardError } from "../../core/util/stats.ts";
 import type { AnyTask, Example, MetricName, OutputType } from "../../datasets/define.ts";
-import { definitionHash } from "../../datasets/lm_eval/task_files.ts";
+import { definitionHash, type TaskGroup } from "../../datasets/lm_eval/task_files.ts";
 import { loadTask } from "../../datasets/load.ts";
 import { anyTask } from "../../datasets/mod.ts";
 import { type LogLikelihoodRequest, requestBos, rollingBos } from "./requests.ts";
@@ -178,4 +178,28 @@ export async function measureTask(
     },
     scored,
   };
+}
+
+/** The metrics of a group over its scored tasks. The mean counts tasks by their
+ * examples, or all alike; its standard error is the pooled one, or that of a mean of independent means, and null where
+ * a task has none. */
+export function aggregateGroup({ group, tasks, metrics }: TaskGroup, results: readonly TaskResult[]): GroupResult {
+  const own = results.filter(({ task }) => tasks.includes(task));
+  const totals = metrics.flatMap(({ metric, weightBySize }) => {
+    const parts = own.flatMap(({ metrics, samples }) => {
+      const found = metrics[metric];
+      return found ? [{ ...found, size: samples.effective, weight: weightBySize ? samples.effective : 1 }] : [];
+    });
+    const sum = (of: (part: (typeof parts)[number]) => number) => parts.reduce((total, part) => total + of(part), 0);
+    if (parts.length === 0) return [];
+    const value = sum((part) => part.value * part.weight) / sum((part) => part.weight);
+    const size = sum((part) => part.size);
+    const stderr = parts.some((part) => part.stderr === null)
+      ? null
+      : weightBySize
+      ? Math.sqrt(sum((part) => (part.size - 1) * (part.stderr ?? 0) ** 2 * part.size) / (size - parts.length) / size)
+      : Math.sqrt(sum((part) => (part.stderr ?? 0) ** 2)) / parts.length;
+    return [[metric, { value, stderr, weightBySize }] as const];
+  });
+  return { group, tasks, metrics: Object.fromEntries(totals) };
 }

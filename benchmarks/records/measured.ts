@@ -6,7 +6,7 @@ import type { NamedCell } from "../../core/schema/cell_names.ts";
 import { type Cell, type DoneRecord, ofTask } from "../../core/schema/schema.ts";
 import type { TaskGroup } from "../../datasets/lm_eval/task_files.ts";
 import { isFileName } from "../../datasets/text_file.ts";
-import { aggregateGroup } from "../evaluation/groups.ts";
+import { aggregateGroup } from "../evaluation/tasks.ts";
 import { doneRecord } from "./store.ts";
 
 /** SHA-256 of the data sets of a run, by use: `perplexity wikitext2/test`, `task arc_easy`, `few-shot arc_easy`. Task

@@ -7,7 +7,6 @@ import { runCellProcess } from "./cell_process.ts";
 import type { NamedCell } from "../../core/schema/cell_names.ts";
 import { cellJob, type Executor, type ExecutorContext, failedRecord, processFiles } from "./executor.ts";
 import { classifyError, classifyExit, type Failure, isDiskFull, timeoutFailure } from "../../core/schema/failure.ts";
-import { runConcurrently } from "./scheduler.ts";
 import { isMeasured } from "../records/measured.ts";
 import { wantedOf } from "../configuration/prepare.ts";
 import { readRecord, recordPath } from "../records/store.ts";
@@ -61,4 +60,29 @@ async function runCell(named: NamedCell, gpu: string | undefined, context: Execu
     if (!isDiskFull(error)) throw error;
     fail({ ...classifyError(error, { phase }), exitCode: null });
   }
+}
+
+/** Runs `work` for every item, at most `jobs` at once, in order. No item is started after `signal` aborts; running ones
+ * are waited for.
+ * @throws whatever `work` throws first, after the others have ended. */
+export async function runConcurrently<T>(
+  items: readonly T[],
+  { jobs, signal }: { jobs: number; signal: AbortSignal },
+  work: (item: T) => Promise<void>,
+): Promise<void> {
+  const queue = items.values();
+  const failures: unknown[] = [];
+  const runOneByOne = async () => {
+    while (!signal.aborted && failures.length === 0) {
+      const { value, done } = queue.next();
+      if (done) return;
+      try {
+        await work(value);
+      } catch (error) {
+        failures.push(error);
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(jobs, items.length) }, runOneByOne));
+  if (failures.length > 0) throw failures[0];
 }

@@ -2,6 +2,7 @@
  *
  * @module
  */
+import { join } from "node:path";
 import { UsageError } from "../../core/util/errors.ts";
 
 /** A running peer. */
@@ -50,4 +51,14 @@ export async function startPeer(name: string, command: string, args: string[]): 
       await reader.cancel();
     },
   };
+}
+
+/** Starts llama.cpp through `node-llama-cpp`, which is fetched into Deno's cache at its first use, without this project's configuration, so that neither its lock file nor its node_modules
+ * see the package.
+ * @throws {UsageError} when it does not start: there is no network, or no build for this machine. */
+export function startLlamaCpp(): Promise<Peer> {
+  return startPeer("llama.cpp", "deno", [
+    ...["run", "--quiet", "--no-config", "--no-lock", "--node-modules-dir=none", "--allow-all"],
+    join(import.meta.dirname!, "llama_cpp_process.ts"),
+  ]);
 }

@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { throughputTable } from "../../benchmarks/commands/turns_table.ts";
+import { throughputTable } from "../../benchmarks/commands/time_models.ts";
 import { closeSides, type Side, type Sides, timeSides, type TurnResult } from "../../benchmarks/timing/engine_turns.ts";
 import { at } from "../../core/util/indexing.ts";
 

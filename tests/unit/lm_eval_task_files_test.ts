@@ -1,7 +1,7 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { join } from "node:path";
 import { wantedSplits } from "../../benchmarks/commands/fetch.ts";
-import { aggregateGroup } from "../../benchmarks/evaluation/groups.ts";
+import { aggregateGroup } from "../../benchmarks/evaluation/tasks.ts";
 import { FileFormatError, MissingDataError, UsageError } from "../../core/util/errors.ts";
 import type { TaskResult } from "../../core/schema/schema.ts";
 import type { FileTask, TaskDefinition } from "../../datasets/define.ts";

@@ -1,6 +1,6 @@
 import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { join } from "node:path";
-import { recordsToReport } from "../../benchmarks/commands/records_to_report.ts";
+import { recordsToReport } from "../../benchmarks/commands/report.ts";
 import { mergeRuns } from "../../benchmarks/records/merge_runs.ts";
 import { readRunFile, writeRunFile } from "../../benchmarks/records/run_file.ts";
 import { readRecords, runPaths, writeRecord } from "../../benchmarks/records/store.ts";

@@ -12,7 +12,7 @@ import { cellCost, processBytes, scoringBytes, trainingBytes } from "../../bench
 import { readRecords } from "../../benchmarks/records/store.ts";
 import { getMethod } from "../../methods/mod.ts";
 import { readShape } from "../../models/load.ts";
-import { estimateRun } from "../../benchmarks/sweep/run_estimate.ts";
+import { estimateRun } from "../../benchmarks/commands/dry_run.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { type Cell, type DoneRecord, type RunConfig, runConfigSchema } from "../../core/schema/schema.ts";
 import { toHfConfig } from "../../models/hf_config.ts";

@@ -1,6 +1,6 @@
 import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
-import { aggregateGroup } from "../../benchmarks/evaluation/groups.ts";
-import { recordsToReport } from "../../benchmarks/commands/records_to_report.ts";
+import { aggregateGroup } from "../../benchmarks/evaluation/tasks.ts";
+import { recordsToReport } from "../../benchmarks/commands/report.ts";
 import { validateFolder } from "../../benchmarks/commands/validate.ts";
 import { askedRecords, outdatedMethods, storedPath, writeRunFile } from "../../benchmarks/records/run_file.ts";
 import { runPaths, writeRecord } from "../../benchmarks/records/store.ts";

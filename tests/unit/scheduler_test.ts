@@ -1,6 +1,6 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import fc from "fast-check";
-import { runConcurrently } from "../../benchmarks/sweep/scheduler.ts";
+import { runConcurrently } from "../../benchmarks/sweep/local_executor.ts";
 
 const never = new AbortController().signal;
 const ticks = async (n: number) => {
