@@ -5,8 +5,8 @@
 import type { CellRecord } from "../core/schema/schema.ts";
 import { besidePaperTable } from "./beside_paper.ts";
 import { buildCharts } from "./charts.ts";
-import { configurationFacts, contextWords, environmentFacts, failureFacts, measureFacts } from "./details.ts";
-import type { Block, Chart, ReportDocument, ResultTableId } from "./document.ts";
+import { contextWords, environmentFacts, failureFacts, measureFacts } from "./details.ts";
+import type { Block, ReportDocument, ResultTableId } from "./document.ts";
 import { glance } from "./findings.ts";
 import { unique } from "./format.ts";
 import { legend, tableNotes } from "./notes.ts";
@@ -30,8 +30,6 @@ function tableBlock(section: Section, ranks: Ranking[], id: ResultTableId, title
 
 const details = (title: string, facts: Fact[]): Block[] =>
   facts.length === 0 ? [] : [{ kind: "facts", isOpen: false, title, facts }];
-const figures = (title: string, charts: Chart[]): Block[] =>
-  charts.length === 0 ? [] : [{ kind: "figures", title, charts }];
 
 /** Model and engine, and what was done besides cutting: runs that differ in this have other titles. */
 const sectionTitle = (section: Section): string =>
@@ -39,23 +37,24 @@ const sectionTitle = (section: Section): string =>
 
 function blocksOf(section: Section, prefix: string): Block[] {
   const ranks = rankings(section);
-  const { lead, rest } = buildCharts(section, prefix);
+  const charts = buildCharts(section, prefix);
   const found = glance(section, ranks);
   return [
     { kind: "line", text: contextWords(section) },
     { kind: "facts", isOpen: true, title: "Protocol", facts: protocol(section) },
     { kind: "warnings", texts: warnings(section) },
     ...found.lines.length === 0 || found.topics.length === 0 ? [] : [found],
-    ...figures(`Quality against ${section.speeds.length > 0 ? "speed and " : ""}sparsity`, lead),
+    ...charts.length === 0 ? [] : [{
+      kind: "figures" as const,
+      title: `Quality against ${section.speeds.length > 0 ? "speed and " : ""}sparsity`,
+      charts,
+    }],
     ...tableBlock(section, ranks, "quality", "Quality"),
     ...besidePaperTable(section),
     ...tableBlock(section, ranks, "size", "Size and speed"),
     ...tableBlock(section, ranks, "cost", "Cost"),
-    ...figures("Widths", rest),
-    ...tableBlock(section, ranks, "tasks", "All metrics of the tasks"),
     ...details("Failed cells", failureFacts(section)),
     ...details("Measurements and data", measureFacts(section)),
-    ...details("Options of the methods", configurationFacts(section)),
     ...details("Environment", environmentFacts(section)),
   ];
 }

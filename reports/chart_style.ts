@@ -12,9 +12,6 @@ import type { Spec } from "./document.ts";
 import { boundsOf, type Estimate } from "./estimates.ts";
 import { type Row, type Section } from "./sections.ts";
 
-/** Width of a plot area in pixels. */
-export const WIDTH = 400;
-
 /** Frame, title and style around a figure's layers. */
 export const shell = (title: string, subtitle: string[], body: Spec): Spec => ({
   $schema: "https://vega.github.io/schema/vega-lite/v6.json",
@@ -24,7 +21,7 @@ export const shell = (title: string, subtitle: string[], body: Spec): Spec => ({
   },
   background: NEUTRAL.paper,
   padding: 12,
-  width: WIDTH,
+  width: 400,
   height: 290,
   ...body,
   config: {
@@ -61,7 +58,6 @@ export const shell = (title: string, subtitle: string[], body: Spec): Spec => ({
       symbolSize: 80,
       labelLimit: 220,
     },
-    header: { labelColor: NEUTRAL.ink, labelFontSize: 12, labelFontWeight: 600, title: null },
   },
 });
 
@@ -87,21 +83,6 @@ export const nominal = (field: string, domain: string[], range: readonly unknown
   scale: { domain, range: domain.map((_, i) => at(range, i % range.length)) },
   legend,
 });
-
-/** A figure of small panels, one for each value of a field. */
-export const facets = (
-  { title, subtitle, values, ...layout }: {
-    title: string;
-    subtitle: string;
-    values: readonly unknown[];
-    columns: number;
-    spacing: number;
-    resolve: Spec;
-  },
-  facet: Spec,
-  panel: Spec,
-): Spec =>
-  shell(title, [subtitle], { width: undefined, height: undefined, data: { values }, ...layout, facet, spec: panel });
 
 /** A method in a figure: all rows that differ by level only. */
 export interface Line {
@@ -155,15 +136,12 @@ export function subject(section: Section): string {
   return section.demonstration ? "tiny demonstration model" : section.model;
 }
 
-/** A row with its level, for tooltips. */
-export const nameOf = ({ label, asked, cell }: Row): string =>
-  cell.checkpoint ? label : `${label}, ${level(asked)} asked`;
-
 /** Tooltip of a point. */
 export function describe(row: Row, column: Column, estimate: Estimate): string {
   const { spread, spreadOf, n } = estimate;
   const kind = spreadOf === "stderr" ? "standard error" : `sample sd over ${n} ${spreadOf}`;
   const error = spread === null ? "" : ` ± ${qualityText(column, spread)} (${kind})`;
-  return `${nameOf(row)}, ${removed(row).toFixed(1)} % of ${budgetWords({ rows: [row] }).short} removed: ` +
+  const name = row.cell.checkpoint ? row.label : `${row.label}, ${level(row.asked)} asked`;
+  return `${name}, ${removed(row).toFixed(1)} % of ${budgetWords({ rows: [row] }).short} removed: ` +
     qualityText(column, estimate.value) + error;
 }

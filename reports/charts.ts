@@ -7,23 +7,15 @@ import { speedsOf } from "./budget.ts";
 import type { Chart } from "./document.ts";
 import { qualityAgainstSparsity } from "./charts_lines.ts";
 import { qualityAgainstSpeed } from "./charts_scatter.ts";
-import { widthCharts } from "./charts_layers.ts";
 import { headlineColumns } from "./findings.ts";
 import type { Column } from "./columns.ts";
 import type { Section } from "./sections.ts";
-
-/** Figures of a section. */
-export interface Charts {
-  /** Quality against speed and sparsity. */
-  lead: Chart[];
-  rest: Chart[];
-}
 
 const kindOf = (column: Column) => column.kind === "perplexity" ? "perplexity" : "accuracy";
 
 /** Every figure the section's records allow.
  * @param prefix Begins the file names, for runs with several sections. */
-export function buildCharts(section: Section, prefix = ""): Charts {
+export function buildCharts(section: Section, prefix = ""): Chart[] {
   const headline = headlineColumns(section);
   // Accuracy is what a model is used for; perplexity where no task was scored.
   const quality = headline.find(({ kind }) => kind !== "perplexity") ?? headline[0];
@@ -38,9 +30,9 @@ export function buildCharts(section: Section, prefix = ""): Charts {
     return qualityAgainstSparsity(section, column, name);
   });
   const taken = new Set<string>();
-  const named = (charts: (Chart | null)[]) =>
-    charts.flatMap((chart) => chart === null ? [] : [{ ...chart, name: freeName(prefix + chart.name, taken) }]);
-  return { lead: named([...fast, ...sparse]), rest: named(widthCharts(section)) };
+  return [...fast, ...sparse].flatMap((chart) =>
+    chart === null ? [] : [{ ...chart, name: freeName(prefix + chart.name, taken) }]
+  );
 }
 
 /** A file name that is not in `taken` yet, which it joins. */

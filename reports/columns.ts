@@ -28,7 +28,7 @@ export interface Column {
   /** The protocol in words, for the details. */
   protocol: string;
   higherIsBetter: boolean;
-  /** Whether the column stands in the main table; other metrics of a task are in the CSV and the full table. */
+  /** Whether the column stands in the main table; other metrics of a task are in the CSV. */
   primary: boolean;
   /** Whether values are parts of 1, shown in percent: accuracies, not the perplexities of task files. */
   isFraction: boolean;

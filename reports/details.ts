@@ -6,8 +6,8 @@ import { filesWords } from "../core/schema/cell_names.ts";
 import { phaseWords } from "../core/schema/failure.ts";
 import { counted } from "../core/util/words.ts";
 import { count, level, unique } from "./format.ts";
-import { isDense, type Section } from "./sections.ts";
-import { environmentOf, type Fact, fileWords, optionsOf } from "./settings.ts";
+import { type Section } from "./sections.ts";
+import { environmentOf, type Fact } from "./settings.ts";
 
 /** Size of the model, number of cells and seeds in one line. */
 export function contextWords(section: Section): string {
@@ -27,23 +27,12 @@ export function measureFacts({ columns }: Section): Fact[] {
 }
 
 /** Machine, versions and inputs behind a section. */
-export function environmentFacts({ runs }: Section): Fact[] {
+export function environmentFacts({ runs }: Pick<Section, "runs">): Fact[] {
   const facts = runs.flatMap(environmentOf);
   return [...Map.groupBy(facts, ({ name }) => name)].map(([name, own]) => ({
     name,
     text: unique(own.map(({ text }) => text)).join("; "),
   }));
-}
-
-/** Options of every method, one fact per variant. */
-export function configurationFacts({ rows }: Section): Fact[] {
-  const variants = new Map(rows.filter((row) => !isDense(row)).map((row) => [row.variant, row]));
-  return [...variants.values()].map((row) => {
-    const { label, cell: { methodFile, checkpoint } } = row;
-    if (checkpoint) return { name: label, text: `pruned elsewhere: ${fileWords(checkpoint)}` };
-    const options = optionsOf(row).map(({ name, text }) => `${name}: ${text}`).join(", ");
-    return { name: label, text: (options || "no options") + (methodFile ? `; from ${fileWords(methodFile)}` : "") };
-  });
 }
 
 /** Why each failed cell failed, when, and where its log is in the folder of the run. */

@@ -58,7 +58,7 @@ export const groupsOf = (
 ): TableRow[][] => [...Map.groupBy(rows, ({ group }) => group).values()];
 
 /** Tables of results, each with notes of its own. */
-export type ResultTableId = "quality" | "size" | "cost" | "tasks";
+export type ResultTableId = "quality" | "size" | "cost";
 
 /** A table. */
 export interface TableBlock {

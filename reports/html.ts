@@ -132,9 +132,7 @@ function blockMarkup(block: Block, drawings: Drawings): Markup {
     case "glance":
       return glanceCards(block);
     case "table":
-      return block.id === "tasks"
-        ? html`<details class="card"><summary>${block.title}</summary>${tableMarkup(block)}</details>`
-        : html`<h3>${block.title}</h3>${tableMarkup(block)}`;
+      return html`<h3>${block.title}</h3>${tableMarkup(block)}`;
     case "figures":
       // Vega escapes names and values itself; its output is the one thing that goes into the page as it is.
       return html`

@@ -97,7 +97,5 @@ export function tableNotes(id: ResultTableId, section: Section, rows: readonly T
       ];
     case "cost":
       return costNotes(section);
-    case "tasks":
-      return [];
   }
 }

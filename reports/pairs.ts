@@ -2,11 +2,12 @@
  *
  * @module
  */
+import { environmentFacts } from "./details.ts";
 import { level, listed, unique } from "./format.ts";
 import type { Column } from "./columns.ts";
 import { placeWords } from "./protocol.ts";
 import { hasRuns, type Row, type Section } from "./sections.ts";
-import { environmentOf, type Fact, settingsOf } from "./settings.ts";
+import { type Fact, settingsOf } from "./settings.ts";
 import { pairedTest, type RawTest } from "./paired_tests.ts";
 
 /** A row of run A and the row of run B that it is compared with. */
@@ -78,11 +79,8 @@ export function unpaired(sections: readonly Section[], pairs: readonly RowPair[]
 }
 
 /** Seeds, machine and versions behind a row, by name. */
-function environment({ runs, seeds }: Row): Map<string, string> {
-  const facts = Map.groupBy(runs.flatMap(environmentOf), ({ name }) => name);
-  const texts = [...facts].map(([name, own]) => [name, unique(own.map(({ text }) => text)).join("; ")] as const);
-  return new Map([["seeds", seeds.join(", ")], ...texts]);
-}
+const environment = (row: Row): Map<string, string> =>
+  new Map([["seeds", row.seeds.join(", ")], ...environmentFacts(row).map(({ name, text }) => [name, text] as const)]);
 
 /** Every setting in which rows of a pair differ, one fact per setting: `none → LoRA (flap, wanda-sp)`. */
 export function differences(pairs: readonly RowPair[]): Fact[] {

@@ -16,21 +16,19 @@ const WIDTH_PT: Record<"1" | "2", number> = { 1: 234, 2: 487 };
 const PIXELS = 1.5;
 /** A figure as it is drawn for a paper. */
 function paperSpec({ title: _, ...spec }: Spec, dots: Spec | undefined, columns: "1" | "2"): Spec {
-  const width = WIDTH_PT[columns] * PIXELS;
   const config = spec.config as Record<string, Spec>;
   const legend = { ...config.legend, ...columns === "1" && { orient: "bottom", columns: 2, labelLimit: 140 } };
-  const own = { ...spec, padding: 2, config: { ...config, legend } };
-  if (spec.facet) {
-    // Beside each panel is room for its axis.
-    const beside = Math.min(Number(spec.columns), 2 * Number(columns));
-    return { ...own, columns: beside, spec: { ...spec.spec as Spec, width: width / beside - 52 } };
-  }
   const layers = spec.layer as Spec[];
   const autosize = { type: "fit-x", contains: "padding" };
-  return { ...own, width, height: columns === "1" ? 220 : 290, autosize, layer: dots ? [...layers, dots] : layers };
+  return {
+    ...{ ...spec, padding: 2, config: { ...config, legend }, autosize },
+    width: WIDTH_PT[columns] * PIXELS,
+    height: columns === "1" ? 220 : 290,
+    layer: dots ? [...layers, dots] : layers,
+  };
 }
 
-/** The drawing with its printed width. Facets cannot be fitted, so their drawing is scaled. */
+/** The drawing with its printed width. */
 const printed = (svg: string, widthPt: number) =>
   svg.replace(
     / width="([\d.]+)" height="([\d.]+)"/,

@@ -10,9 +10,9 @@ import {
   compensationOf,
   environmentOf,
   type Fact,
-  fileWords,
   recoveryOf,
   SETTINGS,
+  settingText,
   stepWords,
   type Subject,
 } from "./settings.ts";
@@ -62,14 +62,11 @@ const seedsOf = (rows: readonly Row[]): string =>
 export function protocol(section: Section): Fact[] {
   const runs = section.rows.flatMap((row) => row.runs);
   const pruned = prunedRows(section);
-  const told = SETTINGS.flatMap(({ name, of, text, caption }) => {
-    const rows = (of === "all" ? section.rows : pruned).filter((row) => text(row) !== "");
-    if (caption === undefined || rows.length === 0) return [];
-    return [{ name, text: byMethod(rows, text) }, ...readFacts(name, runs)];
+  const told = SETTINGS.filter(({ caption }) => caption !== undefined).flatMap((setting) => {
+    const rows = section.rows.filter((row) => settingText(setting, row) !== "");
+    if (rows.length === 0) return [];
+    return [{ name: setting.name, text: byMethod(rows, setting.text) }, ...readFacts(setting.name, runs)];
   });
-  const elsewhere = section.rows.flatMap(({ label, cell: { checkpoint } }) =>
-    checkpoint ? [`${label} (${fileWords(checkpoint)})`] : []
-  );
   const machines = unique(runs.map((run) => {
     const [engine, library, device] = environmentOf(run).map(({ text }) => text);
     return `${engine} (${library}), ${device}`;
@@ -78,7 +75,6 @@ export function protocol(section: Section): Fact[] {
     ...told,
     ...optionFacts(pruned),
     ...pruned.length === 0 ? [] : [{ name: "seeds", text: byMethod(pruned, (row) => seedsOf([row])) }],
-    ...elsewhere.length === 0 ? [] : [{ name: "pruned elsewhere", text: elsewhere.join("; ") }],
     { name: "engine", text: machines.length === 0 ? section.engine : machines.join("; ") },
   ];
 }
@@ -114,15 +110,15 @@ export function protocolTitle(section: Section): string {
 /** The protocol in short sentences, for captions. */
 export function protocolCaption(section: Section): string {
   const rows = prunedRows(section);
-  const facts = SETTINGS.flatMap(({ name, of, caption }) => {
-    const own = of === "all" ? section.rows : rows;
-    const texts = caption === undefined ? [] : unique(own.map(caption)).filter((text) => text !== "");
-    return texts.length === 0 ? [] : [{ name, text: texts.join(" or ") }];
+  const facts = SETTINGS.flatMap((setting) => {
+    const own = section.rows.filter((row) => settingText(setting, row) !== "");
+    const texts = unique(own.flatMap((row) => setting.caption?.(row) || []));
+    return texts.length === 0 ? [] : [`${capitalised(setting.name)}: ${texts.join(" or ")}`];
   });
   const seeds = seedsOf(rows);
   return [
     ...rows.length > 0 ? [] : [section.rows.every(isDense) ? "The dense model alone" : "Models pruned elsewhere"],
-    ...facts.map(({ name, text }) => `${capitalised(name)}: ${text}`),
+    ...facts,
     ...seeds === "" ? [] : [`Seeds: ${seeds}`],
     `Engine: ${section.engine}`,
   ].map((text) => `${text}.`).join(" ");

@@ -199,11 +199,6 @@ const STRIPS: Record<ResultTableId, (section: Section, ranks: Ranking[]) => Stri
     ),
     meanStrip(["peak", peakName(section), "MiB", 3], ({ memory }) => memory.peakBytes, mebibytes),
   ],
-  // Every metric of every task, also those that do not count for the mean accuracy.
-  tasks: ({ columns }, ranks) =>
-    columns.every(({ primary }) => primary)
-      ? []
-      : [REMOVED, ...columns.filter(({ kind }) => kind === "task").map((column) => qualityStrip(column, ranks))],
 };
 
 /** A table of results; null where it would hold nothing. */

@@ -160,8 +160,11 @@ const arithmeticWords = ({ cell: { arithmetic, weights } }: Subject): string =>
   ARITHMETIC[arithmetic ?? "exact"] + (weights === "stored" ? ", weights stored in 16 bits" : "");
 
 /** A file or folder by name and hash. */
-export const fileWords = ({ path, sha256 }: { path: string; sha256: string }): string =>
+const fileWords = ({ path, sha256 }: { path: string; sha256: string }): string =>
   `${baseName(path)}, sha256 ${sha256.slice(0, 12)}`;
+
+const methodFileWords = ({ cell: { methodFile } }: Subject) => methodFile ? fileWords(methodFile) : "";
+const checkpointWords = ({ cell: { checkpoint } }: Subject) => checkpoint ? fileWords(checkpoint) : "";
 
 /** Words of a cell's tasks: `all`, or `all (piqa); the first 50 (boolq)` where they differ; empty without one. */
 const ofTasks = (words: (cell: Cell, task: string) => string) => ({ cell }: Subject): string => {
@@ -211,12 +214,8 @@ export const SETTINGS: readonly Setting[] = [
   { name: "calibration", of: "pruned", text: calibrationWords, caption: calibrationWords },
   { name: "budget", of: "pruned", text: budgetWords, caption: budgetWords },
   { name: "units", of: "pruned", text: unitWords, caption: unitWords },
-  { name: "method file", of: "pruned", text: ({ cell: { methodFile } }) => methodFile ? fileWords(methodFile) : "" },
-  {
-    name: "pruned elsewhere",
-    of: "elsewhere",
-    text: ({ cell: { checkpoint } }) => checkpoint ? fileWords(checkpoint) : "",
-  },
+  { name: "method file", of: "pruned", text: methodFileWords, caption: methodFileWords },
+  { name: "pruned elsewhere", of: "elsewhere", text: checkpointWords, caption: checkpointWords },
   { name: "arithmetic", of: "all", text: arithmeticWords, caption: arithmeticWords },
   // Heads of columns tell it to those who read a caption.
   { name: "examples per task", of: "all", text: examplesWords, caption: () => "" },
@@ -236,7 +235,7 @@ export function settingText({ of, text }: Setting, subject: Subject): string {
 }
 
 /** Options of a cell's method. */
-export const optionsOf = ({ cell: { checkpoint, method } }: Subject): Fact[] =>
+const optionsOf = ({ cell: { checkpoint, method } }: Subject): Fact[] =>
   Object.entries(checkpoint ? {} : method?.options ?? {}).map(([name, value]) => ({
     name,
     text: typeof value === "string" ? value : JSON.stringify(value),

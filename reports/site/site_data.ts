@@ -7,7 +7,6 @@ import { type Cell, type DoneRecord, PAPER_TABLES } from "../../core/schema/sche
 import { evenlySpaced } from "../../core/util/stats.ts";
 import { measureOf } from "../beside_paper.ts";
 import { BUDGET_WORDS } from "../budget.ts";
-import { keptOfLayers } from "../charts_layers.ts";
 import type { Column } from "../columns.ts";
 import { failureFacts } from "../details.ts";
 import { boundsOf, type Estimate } from "../estimates.ts";
@@ -76,12 +75,23 @@ const CURVE_POINTS = 60;
 
 const quoted = (text: string) => /^[\w./+:@=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 
+type LayerWidths = DoneRecord["size"]["layers"][number];
+
+const GONE: LayerWidths = { kvGroups: 0, queryHeadsPerGroup: 0, ffnChannels: 0 };
+
+/** What a run kept of each layer of the dense model; a removed layer has width 0. */
+function keptOfLayers({ size, denseSize, plan }: DoneRecord): LayerWidths[] {
+  if (size.layers.length === denseSize.layers.length) return size.layers;
+  const left = size.layers.values();
+  return plan.layers.map(({ ffnChannels }) => ffnChannels.length === 0 ? GONE : left.next().value ?? GONE);
+}
+
 /** A finished cell. */
 function cellOf(record: DoneRecord, { folder, address, samples }: SiteRun) {
   const { cell: { seed }, id, startedAt, seconds, timings, memory, training = [], denseSize } = record;
   const name = cellName(record);
   const path = `records/${name}.json.gz`;
-  const parts = (kept: (layer: DoneRecord["size"]["layers"][number]) => number) =>
+  const parts = (kept: (layer: LayerWidths) => number) =>
     keptOfLayers(record).map((layer, l) => rounded(kept(layer) / kept(denseSize.layers[l] ?? layer)));
   return {
     id,

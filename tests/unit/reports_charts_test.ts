@@ -8,16 +8,14 @@ import { paretoFront } from "../../reports/pareto.ts";
 import { toPng, toSvg } from "../../reports/draw.ts";
 import { colours } from "../../reports/palette.ts";
 import { reportOf, sectionsOf } from "../../benchmarks/commands/reports.ts";
-import type { Section } from "../../reports/sections.ts";
 import type { CellRecord, DoneRecord } from "../../core/schema/schema.ts";
 import { writePaperFigures } from "../../reports/paper_figures.ts";
+import { siteData } from "../../reports/site/site_data.ts";
 import { toPdf } from "../../reports/pdf.ts";
 import { doneRecord, smallRecords, sweepRecords } from "../support/reports_fixture.ts";
 import { folderTest } from "../support/weights_fixture.ts";
 
 const sectionOf = (records: readonly CellRecord[]) => at(sectionsOf(records), 0);
-
-const allCharts = (section: Section) => Object.values(buildCharts(section)).flat();
 
 Deno.test("paretoFront() is the set of points that no other beats, by brute force", () => {
   const point = fc.record({ x: fc.integer({ min: 0, max: 9 }), y: fc.integer({ min: 0, max: 9 }) });
@@ -42,26 +40,27 @@ Deno.test("colours() gives a method the same colour whatever else is compared, a
 });
 
 Deno.test("buildCharts() draws what the records allow and nothing else", () => {
-  const names = (records: Parameters<typeof sectionsOf>[0]) => allCharts(sectionOf(records)).map(({ name }) => name);
-  const all = "accuracy-vs-pp512 accuracy-vs-tg128 perplexity-vs-sparsity accuracy-vs-sparsity kept-ffn-channels";
+  const names = (records: Parameters<typeof sectionsOf>[0]) => buildCharts(sectionOf(records)).map(({ name }) => name);
+  const all = "accuracy-vs-pp512 accuracy-vs-tg128 perplexity-vs-sparsity accuracy-vs-sparsity";
   assertEquals(names(sweepRecords()), all.split(" "));
   assertEquals(names([doneRecord()]), []);
   const bare = doneRecord({ method: "flap", sparsity: 0.2, throughput: false, tasks: [] });
   assertEquals(names([bare]), ["perplexity-vs-sparsity"]);
 });
 
-Deno.test("buildCharts() shows removed layers with width 0, in their places", () => {
+Deno.test("siteData() has removed layers with width 0, in their places", () => {
   const record = doneRecord({ method: "sheared", sparsity: 0.2 });
   const { layers } = record.size;
   const gone = [3, 29];
   record.size = { ...record.size, layers: layers.filter((_, l) => !gone.includes(l)) };
   const units = (l: number) => gone.includes(l) ? [] : [0];
   record.plan.layers = layers.map((_, l) => ({ kvGroups: units(l), queryHeads: units(l), ffnChannels: units(l) }));
-  for (const name of ["kept-ffn-channels", "kept-query-heads"]) {
-    const { spec } = allCharts(sectionOf([record])).find((chart) => chart.name === name)!;
-    const { data } = spec as unknown as { data: { values: { layer: number; kept: number }[] } };
-    assertEquals(data.values.map(({ layer }) => layer), layers.map((_, l) => l + 1));
-    assertEquals(data.values.filter(({ kept }) => kept === 0).map(({ layer }) => layer), [4, 30]);
+  const run = { name: "A", folder: "", address: "", sections: sectionsOf([record]), samples: new Map() };
+  const { sections } = siteData([run]) as { sections: { rows: { cells: Record<"ffn" | "heads", number[]>[] }[] }[] };
+  const { ffn, heads } = at(at(at(sections, 0).rows, 0).cells, 0);
+  for (const parts of [ffn, heads]) {
+    assertEquals(parts.length, layers.length);
+    assertEquals(parts.flatMap((part, l) => part === 0 ? [l] : []), gone);
   }
 });
 
@@ -69,7 +68,7 @@ Deno.test("buildCharts() draws a destroyed model at the edge of the scale, as a 
   const destroyed = doneRecord({ method: "flap", sparsity: 0.5 });
   destroyed.perplexity = destroyed.perplexity.map((result) => ({ ...result, perplexity: 1e6, perplexityStderr: 9e5 }));
   const charts = (last: CellRecord) =>
-    allCharts(sectionOf([doneRecord(), doneRecord({ method: "flap", sparsity: 0.2 }), last]));
+    buildCharts(sectionOf([doneRecord(), doneRecord({ method: "flap", sparsity: 0.2 }), last]));
   const draw = (last: CellRecord) => toSvg(charts(last).find(({ name }) => name === "perplexity-vs-sparsity")!.spec);
   const svg = await draw(destroyed);
   assertStringIncludes(svg, "Triangles: above");
@@ -82,13 +81,13 @@ Deno.test("buildCharts() draws a destroyed model at the edge of the scale, as a 
 Deno.test("toSvg() draws the same bytes twice, with tooltips, and names cannot become markup", async () => {
   const evil = `<script>alert("x")</script>`;
   const records = [doneRecord(), doneRecord({ method: evil, sparsity: 0.2, model: "SmolLM2-135M.gguf" })];
-  for (const chart of allCharts(sectionOf(records))) {
+  for (const chart of buildCharts(sectionOf(records))) {
     const svg = await toSvg(chart.spec);
     assertEquals(await toSvg(chart.spec), svg);
     assert(!svg.includes("<script"));
     assertStringIncludes(svg, "&lt;script&gt;");
   }
-  const svg = await toSvg(allCharts(sectionOf(records))[0].spec);
+  const svg = await toSvg(at(buildCharts(sectionOf(records)), 0).spec);
   assertStringIncludes(svg, "<title>&lt;script&gt;");
 });
 
@@ -158,7 +157,7 @@ Deno.test("toPdf() writes areas, lines, dashes and opacities where the picture h
 });
 
 Deno.test("toPdf() writes all of a chart as outlines, and refuses what it cannot write", async () => {
-  const [chart] = allCharts(sectionOf(smallRecords())).filter(({ name }) => name === "perplexity-vs-sparsity");
+  const [chart] = buildCharts(sectionOf(smallRecords())).filter(({ name }) => name === "perplexity-vs-sparsity");
   const { operators } = pageOf(toPdf(await toSvg(chart!.spec)));
   const count = (operator: string) => operators.filter((line) => line === operator).length;
   assertEquals(count("q"), count("Q"));

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { renderTable, reportOf, sectionsOf } from "../../benchmarks/commands/reports.ts";
 import { toCsv, toSeedCsv } from "../../reports/csv.ts";
-import { configurationFacts } from "../../reports/details.ts";
+import { protocol } from "../../reports/protocol.ts";
 import { glance } from "../../reports/findings.ts";
 import { count, level, listed, mebibytes, operations, percent, pValue, withSpread } from "../../reports/format.ts";
 import { escapeLatex, toLatex } from "../../reports/latex.ts";
@@ -190,11 +190,11 @@ Deno.test("reports of nothing but failures, or of the dense model alone, are wri
   }
 });
 
-Deno.test("configurationFacts() names the file that a method comes from, and its hash", () => {
+Deno.test("protocol() names the file that a method comes from, and its hash", () => {
   const record = doneRecord({ method: "mine", sparsity: 0.2, damage: 0.5 });
   record.cell.methodFile = { path: "/home/me/mine.ts", sha256: "ab".repeat(32), imports: [] };
-  const facts = configurationFacts(sectionOf([record]));
-  assertEquals(facts.find(({ name }) => name === "mine")?.text, "no options; from mine.ts, sha256 abababababab");
+  const facts = protocol(sectionOf([record]));
+  assertEquals(facts.find(({ name }) => name === "method file")?.text, "mine.ts, sha256 abababababab");
 });
 
 Deno.test("a budget in time shows what was measured, and marks what is more than 5 % off", () => {
