@@ -12,7 +12,7 @@ import { getMethod, parseOptions } from "../../methods/mod.ts";
 import type { DecoderConfig } from "../../models/config.ts";
 import type { Resource } from "../../models/resource.ts";
 import { afterDepth, resolveTarget } from "../../models/target.ts";
-import { depthsOf, learningOf, type ReadyConfig } from "./expand.ts";
+import { depthsOf, type ReadyConfig } from "./expand.ts";
 
 /** Most tokens of text that a cell may be asked to hold, as 32-bit integers. */
 const MOST_TOKENS = 2 ** 30;
@@ -39,30 +39,9 @@ export function resolveNames(config: RunConfig, taskNames: readonly string[]): R
   return { ...config, methods };
 }
 
-/** Checks what needs no model: losses, and whether everything can go by layers.
- * @throws {UsageError} that says which settings contradict each other. */
-export function checkSettings(config: RunConfig): void {
-  checkLosses(config);
-  checkLayerwise(config);
-}
-
-/** Checks that what trains has a loss.
- * @throws {UsageError} otherwise. */
-export function checkLosses(config: RunConfig): void {
-  for (const { id } of config.methods) {
-    const { training } = learningOf(config, getMethod(id).kind === "learned");
-    if (!training) continue;
-    const { crossEntropy, distillation, hidden } = training;
-    if (crossEntropy + distillation + hidden > 0) continue;
-    throw new UsageError(
-      `Method "${id}" has nothing to train on: its loss weights crossEntropy, distillation and hidden are all 0. ` +
-        "Set one with --training",
-    );
-  }
-}
-
-/** One layer at a time gives activations and weights, but no gradients. */
-function checkLayerwise(config: RunConfig): void {
+/** Checks that everything can go by layers if the run does: one gives activations and weights, but no gradients.
+ * @throws {UsageError} that names what cannot. */
+export function checkLayerwise(config: RunConfig): void {
   const { layerwise, methods, recover, compensate, calibration, dropLayers, units } = config;
   if (!layerwise) return;
   const whole = methods.find(({ id }) => !getMethod(id).layerwise);

@@ -83,7 +83,7 @@ export function trainingUse(corpus: string): string {
 type Learning = Pick<Cell, "recover" | "compensate" | "training">;
 
 /** What a run adds to a cell besides its method. Learned methods train in any case, the others if the run recovers. */
-export function learningOf(
+function learningOf(
   { recover, compensate, training }: Pick<RunConfig, keyof Learning>,
   learned: boolean,
 ): Learning {

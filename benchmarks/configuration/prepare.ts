@@ -32,7 +32,7 @@ import { isTime, resourceOf } from "../../models/latency.ts";
 import { isShapeOnly, openModel, readShape } from "../../models/load.ts";
 import { PARAMETERS, type Resource } from "../../models/resource.ts";
 import { ranksLayers } from "../../models/target.ts";
-import { checkAgainstModel, checkGpus, checkSettings, resolveNames } from "./checks.ts";
+import { checkAgainstModel, checkGpus, checkLayerwise, resolveNames } from "./checks.ts";
 import { findCheckpoints, type FoundCheckpoint } from "./checkpoints.ts";
 import {
   calibrationUse,
@@ -97,7 +97,7 @@ export async function prepareRun(
   addFileTasks(taskDefinitions);
   const named = resolveNames({ ...withMethods, tasks: selected }, selected);
   const checked = { ...named, calibration: named.calibration ?? defaultCalibration(named) };
-  checkSettings(checked);
+  checkLayerwise(checked);
   const { probe, ...devices } = await chooseEngine(checked, note, elsewhere);
   const { name: engine, decoderOps } = probe;
   const dense = await openDense(checked, planned);

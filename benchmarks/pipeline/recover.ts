@@ -2,7 +2,6 @@
  *
  * @module
  */
-import { UsageError } from "../../core/util/errors.ts";
 import { createRng } from "../../core/util/rng.ts";
 import { counterparts, keptLayers } from "../../models/plan.ts";
 import { recoverModel } from "../../models/training/recover.ts";
@@ -24,18 +23,11 @@ export interface RecoverOptions extends StepOptions {
 }
 
 /** The recovered model. It replaces `pruned`, whose weights are changed.
- * @throws {UsageError} when all weights of the loss are 0.
  * @throws {NumericError} when the loss is not finite. */
 export async function recover(
   pruned: PrunedModel,
   { dense, training: { options, windows }, seed = 0, snapshots, ...step }: RecoverOptions,
 ): Promise<PrunedModel> {
-  const { crossEntropy, distillation, hidden } = options;
-  if (crossEntropy + distillation + hidden === 0) {
-    throw new UsageError(
-      "The weights crossEntropy, distillation and hidden of a recovery are 0: set one of them above 0",
-    );
-  }
   const { plan } = pruned;
   const { report, parts } = await recoverModel({
     base: pruned.model,

@@ -62,6 +62,9 @@ export const trainingSchema = z.strictObject({
     "weight of the relative error of the hidden states in the first step; it falls linearly to 0 over the run",
   ),
   teacherTokens: positiveInt.default(64).describe("the dense model's most probable tokens that distillation uses"),
+}).refine(({ crossEntropy, distillation, hidden }) => crossEntropy + distillation + hidden > 0, {
+  path: ["crossEntropy"],
+  error: "one of the weights crossEntropy, distillation and hidden must be above 0, or nothing trains",
 });
 /** What learns and how. */
 export type TrainingOptions = z.infer<typeof trainingSchema>;

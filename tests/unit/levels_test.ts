@@ -1,5 +1,6 @@
 import { assertThrows } from "@std/assert";
-import { checkLevels, checkLosses } from "../../benchmarks/configuration/checks.ts";
+import { checkLevels } from "../../benchmarks/configuration/checks.ts";
+import { resolveConfig } from "../../benchmarks/configuration/resolve.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { type RunConfig, runConfigSchema, trainingSchema } from "../../core/schema/schema.ts";
 import { getMethod, parseOptions, register } from "../../methods/mod.ts";
@@ -38,18 +39,12 @@ Deno.test("checkLevels() refuses flap's biases besides least-squares compensatio
   refuse('Method "flap": its biases and --compensate least-squares', "flap", {}, both);
 });
 
-Deno.test("checkLosses() refuses training without a loss, as the method trains", () => {
-  const losses =
-    (id: string, options: Record<string, unknown>, training: Record<string, number>, recover = "lora") => () =>
-      checkLosses(runConfigSchema.parse({
-        methods: [{ id, options: parseOptions(getMethod(id), options) }],
-        ...{ out: "unused", sparsity: [0.5], recover, training },
-      }));
+Deno.test("training without a loss is refused", () => {
   const none = { crossEntropy: 0, distillation: 0 };
-  assertThrows(losses("flap", {}, none), UsageError, 'Method "flap" has nothing to train on');
-  assertThrows(losses("mask-prune", {}, none), UsageError, "has nothing to train on");
-  losses("flap", {}, none, "none")();
-  losses("flap", {}, { ...none, hidden: 1 })();
+  const run = { ...{ methods: [{ id: "flap" }], out: "unused", sparsity: [0.5] }, training: none };
+  const resolve = () => resolveConfig([{ values: run, where: () => "--training" }]);
+  assertThrows(resolve, UsageError, "--training: training.crossEntropy: one of the weights crossEntropy");
+  trainingSchema.parse({ ...none, hidden: 1 });
 });
 
 Deno.test("checkLevels() refuses target shapes of sheared that are over the budget or do not fit the run", () => {
