@@ -12,9 +12,7 @@ export type Flags = Record<string, unknown> & { _: string[] };
 export interface Command {
   /** Arguments for the list of commands: `DIR --engine llama.cpp`. */
   usage: string;
-  /** One line for the list of commands. */
   summary: string;
-  /** What `bench help NAME` prints. */
   help(): string;
   /** Its flags, and how many positional arguments it takes. */
   flags: StrictOptions;

@@ -37,19 +37,14 @@ import { openStoredWeights } from "../records/kept_weights.ts";
 
 /** What to export, and how. */
 export interface ExportOptions {
-  /** Of the cell. */
   record: DoneRecord;
-  /** Folder of its run. */
   out: string;
   /** The dense model's record of the same run, for the card. */
   dense?: DoneRecord;
-  /** For transformers or llama.cpp. */
   format: ExportFormat;
-  /** Folder or file. */
   to: string;
   /** Storage type; see {@linkcode defaultType}. */
   type?: StoredType;
-  /** Pads unequal layers with zeros. */
   pad?: boolean;
   /** Path of the dense model, if it moved since the run. */
   model?: string;

@@ -17,13 +17,11 @@ export type ExportFormat = (typeof EXPORT_FORMATS)[number];
 
 /** What a card is made of. */
 export interface CardContent {
-  /** The cell's. */
   record: DoneRecord;
   /** The dense model's record of the same run, for comparison. */
   dense?: DoneRecord;
   format: ExportFormat;
   family: Family;
-  /** Storage type of the weights. */
   type: StoredType;
   /** Whether the stored weights are the measured ones, to the bit. */
   isExact: boolean;

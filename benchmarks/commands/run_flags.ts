@@ -35,7 +35,6 @@ export interface RunManner {
   retry?: readonly FailureKind[];
   /** Present with `--executor slurm`. */
   slurm?: SlurmOptions;
-  /** Show what the run would do; start nothing. */
   dryRun: boolean;
 }
 

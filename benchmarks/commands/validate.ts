@@ -17,7 +17,6 @@ export interface Validation {
   /** Sound records, and how many of them are of failed cells. */
   records: number;
   failed: number;
-  /** Sound files of weights. */
   weights: number;
   /** Cells whose model cannot be rebuilt, because the folder has no weights. */
   withoutModel: number;

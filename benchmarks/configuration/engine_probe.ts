@@ -13,9 +13,7 @@ import { denoRun } from "../../core/util/deno_run.ts";
 /** An engine that starts. */
 export interface ProbedEngine {
   name: EngineName;
-  /** Library versions. */
   library: string;
-  /** What it runs on. */
   device: string;
   /** Where tensors lie, and how much memory there is, in bytes. */
   memory: { place: string; totalBytes: number };

@@ -123,7 +123,6 @@ export function expandCells(
     latency?: string;
     /** Models of the run that were pruned elsewhere. */
     checkpoints?: readonly FoundCheckpoint[];
-    /** Files that methods of the user's own come from, by method. */
     fileOf?: ReadonlyMap<string, MethodFile>;
   },
 ): NamedCell[] {

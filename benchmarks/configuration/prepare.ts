@@ -67,9 +67,7 @@ export interface PreparedRun {
   resource: Resource;
   /** When the weights were hashed, milliseconds since 1970. */
   preparedAtMs: number;
-  /** Tasks of the run that files define. */
   taskDefinitions: TaskDefinition[];
-  /** Groups of its tasks. */
   taskGroups: TaskGroup[];
 }
 

@@ -26,11 +26,9 @@ export function batchBudget(
 interface BatchOptions<Scores> {
   /** Most tokens of a batch, padding included. */
   batchTokens: number;
-  /** Runs one batch. */
   score(batch: PackedBatch): Promise<Scores>;
   /** Takes what `score` gave. `owners`: index into the list for each of the batch's targets. */
   take(scores: Scores, batch: PackedBatch, owners: Int32Array): void;
-  /** Stops between two batches. */
   signal?: AbortSignal;
   /** Called after each batch with the share of the sequences that is done, in (0, 1]. */
   onProgress?(share: number): void;

@@ -12,9 +12,7 @@ import type { ScoredSequence } from "./requests.ts";
 interface Row {
   /** Inputs in the shared prefix. */
   prefixLength: number;
-  /** Indices into the list of sequences. */
   members: number[];
-  /** Tokens in the row. */
   length: number;
   /** Inputs of its longest sequence. */
   longest: number;
@@ -22,9 +20,7 @@ interface Row {
 
 /** A batch and where its results belong. */
 export interface PackedBatch {
-  /** Input of the model. */
   batch: TokenBatch;
-  /** Places and tokens to score. */
   targets: ScoredTargets;
   /** Sequence of each target; a sequence's targets stand in order. */
   owners: Int32Array;

@@ -15,7 +15,7 @@
 import { UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
 import { splitAtSpaces, utf8Length } from "../../core/util/python_text.ts";
-import type { DatasetUse, PerplexityResult } from "../../core/schema/schema.ts";
+import type { PerplexityResult } from "../../core/schema/schema.ts";
 import { mean, standardError } from "../../core/util/stats.ts";
 import { cutWindow, encodeForWindows, textTokens, type Tokenizer } from "../../core/formats/tokenizer.ts";
 import type { Corpus } from "../../datasets/define.ts";
@@ -44,13 +44,8 @@ export interface ScoredDocument {
   bytes: number;
 }
 
-/** Options of {@linkcode measurePerplexity}. */
-interface PerplexityOptions {
-  /** Folder with data sets. */
-  data?: string;
-  /** Called with the scores of the documents of protocol (c). */
-  onDocuments?(scored: readonly ScoredDocument[]): void;
-}
+/** Gets the scores of the documents of protocol (c). */
+type OnDocuments = (scored: readonly ScoredDocument[]) => void;
 
 /** The part of a result that depends on the protocol. */
 type Measured = Omit<
@@ -117,7 +112,7 @@ async function wholeDocuments(
   corpus: Corpus,
   texts: readonly string[],
   { windowTokens, maxWindows }: PerplexityChoice,
-  onDocuments: PerplexityOptions["onDocuments"],
+  onDocuments?: OnDocuments,
 ): Promise<Measured> {
   if (!corpus.documents) {
     throw new UsageError(`Protocol c is not defined for corpus "${corpus.id}": use protocol a or b`);
@@ -169,7 +164,7 @@ async function wholeDocuments(
 export async function measurePerplexity(
   scorer: Scorer,
   choice: PerplexityChoice,
-  { data, onDocuments }: PerplexityOptions = {},
+  { data, onDocuments }: { data?: string; onDocuments?: OnDocuments } = {},
 ): Promise<PerplexityResult> {
   const start = performance.now();
   const corpus = getCorpus(choice.corpus);
@@ -178,10 +173,7 @@ export async function measurePerplexity(
       `Windows of ${choice.windowTokens} tokens exceed the model's ${scorer.maxTokens} positions: use shorter ones`,
     );
   }
-  const { texts, dataset }: { texts: string[]; dataset: DatasetUse } = await loadCorpus(corpus, {
-    data,
-    split: choice.split,
-  });
+  const { texts, dataset } = await loadCorpus(corpus, { data, split: choice.split });
   const measure = choice.protocol === "c" ? wholeDocuments : joinedText;
   const measured = await measure(scorer, corpus, texts, choice, onDocuments);
   checkFinite(measured.perplexity, `perplexity of ${corpus.id}`);

@@ -11,7 +11,6 @@ import type { Tokenizer } from "../../core/formats/tokenizer.ts";
 export interface LogLikelihoodRequest {
   /** May be empty. */
   context: string;
-  /** Scored after the context. */
   continuation: string;
 }
 
@@ -34,7 +33,6 @@ export type RollingBos = "single" | "lm-eval";
 
 /** How texts become token sequences. */
 export interface EncodingOptions {
-  /** Whether context and continuation are encoded together. */
   encoding: RequestEncoding;
   /** Most input tokens of a sequence (M); longer sequences lose their beginning. */
   maxTokens: number;

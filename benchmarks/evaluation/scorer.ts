@@ -23,9 +23,7 @@ import {
 interface ScorerOptions {
   /** Most tokens of a batch, padding included; {@linkcode batchBudget} by default. */
   batchTokens?: number;
-  /** How requests become ids; `lm-eval` by default. */
   encoding?: RequestEncoding;
-  /** Stops between two batches. */
   signal?: AbortSignal;
   /** Called after each batch with the share of the sequences that is done, in (0, 1]. */
   onProgress?(share: number): void;
@@ -37,14 +35,6 @@ export interface LogLikelihood {
   logLikelihood: number;
   /** Whether each of them is the most probable token in its place. */
   isGreedy: boolean;
-}
-
-/** Score of a whole text. */
-interface RollingLogLikelihood {
-  /** Summed natural-log probability of all tokens of the text. */
-  logLikelihood: number;
-  /** How many tokens were scored. */
-  tokens: number;
 }
 
 /** Scores text with one model. Made by {@linkcode createScorer}. */
@@ -59,11 +49,11 @@ export interface Scorer {
    * @throws {UsageError} when a continuation has no tokens, or a sequence too few or too many. */
   loglikelihood(requests: readonly (LogLikelihoodRequest | ScoredSequence)[]): Promise<LogLikelihood[]>;
   /** Scores whole texts, each in windows of at most `maxTokens` inputs (the model's own limit by default); see
-   * {@linkcode rollingWindows}. */
+   * {@linkcode rollingWindows}. Gives the summed natural-log probability of all tokens of each, and their number. */
   loglikelihoodRolling(
     texts: readonly string[],
     options: { bos: RollingBos; maxTokens?: number },
-  ): Promise<RollingLogLikelihood[]>;
+  ): Promise<{ logLikelihood: number; tokens: number }[]>;
 }
 
 /** Infinite scores come of finite log-probabilities that are too small.

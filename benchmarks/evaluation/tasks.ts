@@ -15,23 +15,11 @@ import { anyTask } from "../../datasets/mod.ts";
 import { type LogLikelihoodRequest, requestBos, rollingBos } from "./requests.ts";
 import { checkFinite, type LogLikelihood, type Scorer } from "./scorer.ts";
 
-/** Options of {@linkcode measureTask}. */
-interface TaskOptions {
-  /** Folder with data sets. */
-  data?: string;
-  /** Only the first examples are scored. */
-  limit?: number;
-  /** Solved examples in the prompt; 0 by default. */
-  fewshot?: number;
-}
-
 /** One example with its scores, one per choice. */
 export interface ScoredExample {
-  /** Choices and right answers. */
   example: Example;
   /** The example's record as it stands in the file. */
   record: unknown;
-  /** Score of each choice. */
   scores: LogLikelihood[];
 }
 
@@ -128,22 +116,19 @@ async function scoreAll(scorer: Scorer, type: OutputType, examples: readonly Exa
   return scores.map(({ logLikelihood }) => ({ logLikelihood, isGreedy: false }));
 }
 
-/** Reads a task, scores it and gives its result with every example's scores.
+/** Reads a task from the folder `data`, scores its first `limit` examples after `fewshot` solved ones and gives its result with every example's scores.
  * @throws {UsageError} when the task or its data are not found or malformed.
  * @throws {NumericError} when the model's output is not finite. */
 export async function measureTask(
   scorer: Scorer,
   id: string,
-  { data, limit, fewshot = 0 }: TaskOptions = {},
+  { data, limit, fewshot = 0 }: { data?: string; limit?: number; fewshot?: number } = {},
 ): Promise<{ result: TaskResult; scored: ScoredExample[] }> {
   const start = performance.now();
   const task = anyTask(id);
   const type = outputType(task);
-  const { examples, records, total, numFewshot, dataset, fewshotDataset } = await loadTask(task, {
-    data,
-    limit,
-    fewshot,
-  });
+  const loaded = await loadTask(task, { data, limit, fewshot });
+  const { examples, records, total, numFewshot, dataset, fewshotDataset } = loaded;
   const scores = await scoreAll(scorer, type, examples);
   let next = 0;
   const scored = examples.map((example, i): ScoredExample => ({

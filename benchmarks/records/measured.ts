@@ -67,11 +67,6 @@ export function withoutThroughput({ throughput: _timed, ...cell }: Cell): Cell {
   return cell;
 }
 
-/** Whether a cell asks for nothing. */
-function asksNothing({ perplexity, tasks, throughput }: Cell): boolean {
-  return perplexity.length + tasks.length === 0 && throughput === undefined;
-}
-
 /** What a run wants of its cells besides measurements. */
 export interface Wanted {
   hashes: DataHashes;
@@ -83,7 +78,8 @@ export interface Wanted {
 export function isComplete(cell: Cell, record: DoneRecord, { hashes, keepWeights }: Wanted): boolean {
   const isChanged = record.changedWeights && cell.checkpoint === undefined;
   if (keepWeights === true && isChanged && !record.storedWeights) return false;
-  return asksNothing(missingMeasurements(cell, record, hashes));
+  const { perplexity, tasks, throughput } = missingMeasurements(cell, record, hashes);
+  return perplexity.length + tasks.length === 0 && throughput === undefined;
 }
 
 /** Whether a cell finished with everything that it asks for. */

@@ -164,7 +164,6 @@ export class SchemaVersionError extends FileFormatError {
 export interface StoredRecords {
   /** By method, sparsity and seed; the dense model first. */
   records: CellRecord[];
-  /** Damaged files, and what is wrong with each. */
   problems: { path: string; message: string }[];
 }
 

@@ -22,7 +22,6 @@ export interface CellProcess {
   logPath: string;
   /** Whether the log of an earlier process stays in front of this one's. */
   keepsLog?: boolean;
-  /** Threads for the native engine. */
   threads: number;
   /** Whether native code is loaded. */
   ffi: boolean;
@@ -30,7 +29,6 @@ export interface CellProcess {
   cuda: boolean;
   /** UUID of the one GPU that the cell may use; those of this process when absent. */
   gpu?: string;
-  /** The process is killed after this time. */
   timeoutS?: number;
   signal: AbortSignal;
   onPhase: (phase: string) => void;
@@ -39,11 +37,9 @@ export interface CellProcess {
 /** How a cell's process ended. */
 export interface CellExit {
   status: Deno.CommandStatus;
-  /** Whether it wrote the record. */
   recorded: boolean;
   /** Why it could not measure a finished cell further. */
   failure?: Failure;
-  /** Whether the time limit ended it. */
   timedOut: boolean;
   stderrTail: string;
 }

@@ -14,9 +14,7 @@ import { runPaths } from "../records/store.ts";
 /** What an executor works with, and whom it tells. */
 export interface ExecutorContext {
   run: PreparedRun;
-  /** Git commit of the harness. */
   commit: string | null;
-  /** Longest time of a cell, in seconds. */
   timeoutS?: number;
   /** One cell at a time with the whole machine, for timing. */
   alone?: boolean;

@@ -16,7 +16,6 @@ export interface SlurmOptions {
   gres?: string;
   /** Time limit of a cell in Slurm's notation, such as `02:00:00`. */
   time?: string;
-  /** Cells at once; as many as the cluster gives when absent. */
   maxParallel?: number;
   /** Further options of `sbatch`, such as `--mem=16G`. */
   sbatch: readonly string[];

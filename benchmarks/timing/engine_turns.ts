@@ -17,7 +17,6 @@ export type TurnChoice = Omit<ThroughputChoice, "batch">;
 
 /** A model in an engine. */
 export interface Side extends Passes {
-  /** Frees it. */
   close(): Promise<void>;
 }
 
@@ -31,9 +30,7 @@ export interface Sides {
 
 /** Milliseconds of each repeat of one model; repeats of equal index are of one round. */
 interface EngineSamples {
-  /** In our engine. */
   oursMs: number[];
-  /** In llama.cpp. */
   llamaCppMs: number[];
 }
 
@@ -43,7 +40,6 @@ export interface TurnResult {
   name: string;
   /** Tokens of a repeat. */
   tokens: number;
-  /** The model's samples. */
   model: EngineSamples;
   /** The dense model's of the same rounds; absent where the model is the dense one, or stands alone. */
   dense?: EngineSamples;

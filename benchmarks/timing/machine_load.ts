@@ -7,7 +7,6 @@ import process from "node:process";
 
 /** Clocks in milliseconds. */
 export interface Clocks {
-  /** Time. */
   wall: number;
   /** Processor time of all programs, all cores together; 0 where the system does not tell. */
   machine: number;

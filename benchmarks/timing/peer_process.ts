@@ -7,13 +7,11 @@ import { UsageError } from "../../core/util/errors.ts";
 
 /** A running peer. */
 export interface Peer {
-  /** Name and versions, as it says itself. */
   versions: string;
   /** Sends one object and waits for the answer.
    * @throws {UsageError} with the message of an answer {"error": …}, or when the peer has ended: its own message is on
    *   standard error then. */
   ask<Answer>(question: unknown): Promise<Answer>;
-  /** Ends it. */
   close(): Promise<void>;
 }
 
