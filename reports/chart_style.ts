@@ -10,7 +10,7 @@ import { NEUTRAL } from "./palette.ts";
 import { type Column, qualityText } from "./columns.ts";
 import type { Spec } from "./document.ts";
 import { boundsOf, type Estimate } from "./estimates.ts";
-import { type Row, type Section } from "./sections.ts";
+import type { Row } from "./sections.ts";
 
 /** Frame, title and style around a figure's layers. */
 export const shell = (title: string, subtitle: string[], body: Spec): Spec => ({
@@ -84,29 +84,11 @@ export const nominal = (field: string, domain: string[], range: readonly unknown
   legend,
 });
 
-/** A method in a figure: all rows that differ by level only. */
-export interface Line {
-  /** Name in the legend. */
-  label: string;
-  colour: string;
-  /** By level. */
-  rows: Row[];
-}
-
-/** The methods of `rows`. */
-export const linesOf = (rows: readonly Row[]): Line[] =>
-  [...Map.groupBy(rows, ({ variant }) => variant).values()].map((own) => {
-    const { label, colour } = at(own, 0);
-    return { label, colour, rows: own };
-  });
-
 /** Colour per method. */
-export function methodColour(lines: readonly Line[], legend: Spec): Spec {
-  return nominal("method", lines.map(({ label }) => label), lines.map(({ colour }) => colour), {
-    title: "method",
-    symbolOpacity: 1,
-    ...legend,
-  });
+export function methodColour(rows: readonly Row[]): Spec {
+  const colours = new Map(rows.map(({ label, colour }) => [label, colour]));
+  const legend = { title: "method", symbolOpacity: 1, symbolType: "circle" };
+  return nominal("method", [...colours.keys()], [...colours.values()], legend);
 }
 
 /** Percent of the budget's resource really removed, mean over seeds. */
@@ -129,11 +111,6 @@ export const scaleOf = (column: Column): number => column.kind === "perplexity" 
 export function qualityTitle(column: Column): string {
   if (column.kind === "perplexity") return `${column.name} ${column.metric} ↓ (log scale)`;
   return column.kind === "mean-accuracy" ? "mean accuracy, %" : `${column.name} ${column.metric}, %`;
-}
-
-/** What the figure is about, for its subtitle. */
-export function subject(section: Section): string {
-  return section.demonstration ? "tiny demonstration model" : section.model;
 }
 
 /** Tooltip of a point. */

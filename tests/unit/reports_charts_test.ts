@@ -120,10 +120,10 @@ folderTest("writePaperFigures() leaves titles out of the figures and puts them i
     assertStringIncludes(svg, ' width="234pt"');
     if (svg.includes(">random<")) assert(svg.indexOf(">mask-prune<") < svg.indexOf(">random<"), `order in ${path}`);
   }
-  const [{ values }] = charts.flatMap(({ seeds }) => seeds?.data ?? []) as [{ values: { quality: number }[] }];
+  const [{ values }] = charts.flatMap(({ seeds }) => seeds?.data ?? []) as [{ values: { y: number }[] }];
   const perSeed = smallRecords().flatMap((one) => one.cell.method?.id === "mask-prune" ? one as DoneRecord : [])
     .map(({ perplexity }) => at(perplexity, 0).perplexity);
-  assertEquals(values.map(({ quality }) => quality), perSeed);
+  assertEquals(values.map(({ y }) => y), perSeed);
 
   const again = () => writePaperFigures(document, folder, { columns: "1", dots: false });
   assertEquals((await again()).length, written.length);
