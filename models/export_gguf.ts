@@ -8,7 +8,7 @@ import { at } from "../core/util/indexing.ts";
 import { BLOCK_FORMATS } from "../core/formats/dequantize.ts";
 import { type GgufEntry, writeGguf } from "../core/formats/gguf_write.ts";
 import type { StoredType } from "../core/formats/quantize.ts";
-import { type DecoderConfig, expectedTensors, type HostTensor, tensorNames, type WeightSource } from "./config.ts";
+import { type DecoderConfig, expectedTensors, type WeightSource } from "./config.ts";
 import { takeRows } from "./host_matrix.ts";
 import { queryHeads } from "./units.ts";
 import { requireUniform } from "./export.ts";
@@ -84,12 +84,6 @@ function requireDescribable(config: DecoderConfig): void {
   if (refused) throw new UsageError(`A GGUF file of ${title} cannot describe ${refused}: export to --format hf`);
 }
 
-/** Rows of a query or key weight or bias in GGUF's order: the inverse of reading. */
-function permuted({ shape, data }: HostTensor, headSize: number): Float32Array {
-  const [rows = 0, columns = 1] = shape;
-  return takeRows(data, columns, Array.from({ length: rows }, (_, row) => huggingFaceRow(row, headSize)));
-}
-
 /** A matrix without whole blocks in its rows cannot be quantised; like llama.cpp's tools, it is stored as F16. */
 function typeOf(shape: readonly number[], type: StoredType): StoredType {
   if (shape.length < 2) return "F32";
@@ -121,13 +115,7 @@ export function exportGguf(source: WeightSource, options: GgufExportOptions): vo
     sourceNames.set(ggufName, name);
   }
   if (config.ropeScaling?.type === "llama3") tensors.set(ROPE_FACTORS, { type: "F32", shape: [config.headSize / 2] });
-  const rotated = new Set(
-    !familyOf(config).gguf.pairsRows
-      ? []
-      : config.layers.flatMap((_, layer) =>
-        (["query", "key"] as const).flatMap((name) => [tensorNames.weight(layer, name), tensorNames.bias(layer, name)])
-      ),
-  );
+  const { pairsRows } = familyOf(config).gguf;
   writeGguf(to, {
     metadata: new Map([...modelMetadata(config, type), ...metadata, ...tokenizer]),
     tensors,
@@ -135,9 +123,10 @@ export function exportGguf(source: WeightSource, options: GgufExportOptions): vo
       if (ggufName === ROPE_FACTORS) {
         return frequencyDivisors(config.headSize, { base: config.ropeBase, scaling: config.ropeScaling });
       }
-      const name = sourceNames.get(ggufName) ?? ggufName;
-      const tensor = source.read(name);
-      return rotated.has(name) ? permuted(tensor, config.headSize) : tensor.data;
+      const { shape: [rows = 0, columns = 1], data } = source.read(sourceNames.get(ggufName) ?? ggufName);
+      if (!pairsRows || !/\.attn_[qk]\.(weight|bias)$/.test(ggufName)) return data;
+      // Rows in GGUF's order: the inverse of reading.
+      return takeRows(data, columns, Array.from({ length: rows }, (_, row) => huggingFaceRow(row, config.headSize)));
     },
   });
 }

@@ -5,8 +5,8 @@
 import { FileFormatError, UsageError } from "../core/util/errors.ts";
 import { at } from "../core/util/indexing.ts";
 import type { DecoderConfig, LinearName } from "./config.ts";
-import { type LayerShape, queryHeads } from "./units.ts";
-import { BIAS_KEYS, type Family } from "./families/family.ts";
+import { queryHeads } from "./units.ts";
+import { BIAS_KEYS, type Family, isBiasKey } from "./families/family.ts";
 import { type HfMembers, hfMembers, readRope, ropeToHf } from "./families/hf_members.ts";
 import { MAX_LAYERS } from "./families/members.ts";
 import { FAMILIES, hfFamilyOf, namedFamily } from "./families/mod.ts";
@@ -58,25 +58,6 @@ function findFamily(members: HfMembers): Family {
   return family;
 }
 
-const isBiasKey = (name: string): name is keyof typeof BIAS_KEYS => Object.hasOwn(BIAS_KEYS, name);
-
-function readBiases({ hf }: Family, members: HfMembers): LinearName[] {
-  return hf.biases.flatMap((name): readonly LinearName[] =>
-    isBiasKey(name) ? (members.flag(name) ? BIAS_KEYS[name] : []) : [name]
-  );
-}
-
-function readShape(members: HfMembers, { defaults = {} }: Family["hf"], heads: number): LayerShape {
-  const kvGroups = members.integer("num_key_value_heads", defaults.kvHeads ?? heads);
-  if (heads % kvGroups !== 0) {
-    throw new FileFormatError(
-      members.path,
-      `"num_attention_heads" is ${heads}: must be a multiple of "num_key_value_heads" ${kvGroups}`,
-    );
-  }
-  return { kvGroups, queryHeadsPerGroup: heads / kvGroups, ffnChannels: members.integer("intermediate_size") };
-}
-
 /** Reads the configuration of a checkpoint. Missing values are transformers' defaults for the family.
  *
  * @param json the parsed `config.json`
@@ -90,7 +71,14 @@ export function fromHfConfig(json: Record<string, unknown>, path: string): Decod
   const vocabSize = members.integer("vocab_size");
   const width = members.integer("hidden_size");
   const heads = members.integer("num_attention_heads");
-  const shape = readShape(members, family.hf, heads);
+  const kvGroups = members.integer("num_key_value_heads", defaults.kvHeads ?? heads);
+  if (heads % kvGroups !== 0) {
+    throw new FileFormatError(
+      path,
+      `"num_attention_heads" is ${heads}: must be a multiple of "num_key_value_heads" ${kvGroups}`,
+    );
+  }
+  const shape = { kvGroups, queryHeadsPerGroup: heads / kvGroups, ffnChannels: members.integer("intermediate_size") };
   const headSize = members.integer("head_dim", defaults.headSize ?? width / heads);
   if (headSize % 2 !== 0) throw new FileFormatError(path, `the head size is ${headSize}: must be even for RoPE`);
   const layers = members.integer("num_hidden_layers", undefined, MAX_LAYERS);
@@ -106,7 +94,9 @@ export function fromHfConfig(json: Record<string, unknown>, path: string): Decod
     headSize,
     layers: Array.from({ length: layers }, () => ({ ...shape })),
     tiedHead: members.flag("tie_word_embeddings", defaults.tiedHead),
-    biases: readBiases(family, members),
+    biases: family.hf.biases.flatMap((name): readonly LinearName[] =>
+      isBiasKey(name) ? (members.flag(name) ? BIAS_KEYS[name] : []) : [name]
+    ),
     ropeBase: rope.base,
     ...rope.scaling && { ropeScaling: rope.scaling },
     normEpsilon: members.number("rms_norm_eps", 1e-6),
@@ -120,22 +110,23 @@ export function fromHfConfig(json: Record<string, unknown>, path: string): Decod
 /** The bias keys of `config`.
  * @throws {UsageError} when only some maps of a block have a bias, or maps without one in the family. */
 function biasFlags({ hf, title }: Family, { biases }: DecoderConfig): Record<string, boolean> {
-  const said = hf.biases.flatMap((name): readonly LinearName[] => {
-    if (!isBiasKey(name)) return [name];
-    return BIAS_KEYS[name].every((map) => biases.includes(map)) ? BIAS_KEYS[name] : [];
-  });
+  const flags = Object.fromEntries(
+    hf.biases.filter(isBiasKey).map((key) => [key, BIAS_KEYS[key].every((name) => biases.includes(name))]),
+  );
+  const said = hf.biases.flatMap((name): readonly LinearName[] =>
+    isBiasKey(name) ? (flags[name] ? BIAS_KEYS[name] : []) : [name]
+  );
   if (biases.some((name) => !said.includes(name)) || said.some((name) => !biases.includes(name))) {
     throw new UsageError(
       `Only ${biases.join(", ") || "none of the maps"} have a bias, which a ${title} config.json cannot describe: ` +
         "prune without added biases",
     );
   }
-  const flags = hf.biases.filter(isBiasKey);
-  return Object.fromEntries(flags.map((name) => [name, BIAS_KEYS[name].every((map) => biases.includes(map))]));
+  return flags;
 }
 
-/** The `config.json` with which transformers loads a checkpoint of equal layers as its family or a stand-in (see `Family.standIn`);
- * the inverse of {@linkcode fromHfConfig}.
+/** The `config.json` with which transformers loads a checkpoint of equal layers as its family or a stand-in (see
+ * `Family.standIn`); the inverse of {@linkcode fromHfConfig}.
  * @throws {UsageError} when it cannot describe the model: biases without a key, or the family's own reasons. */
 export function toHfConfig(config: DecoderConfig): Record<string, unknown> {
   const { family } = hfFamilyOf(config);

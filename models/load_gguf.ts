@@ -21,7 +21,7 @@ import {
 import type { Family, GgufMembers } from "./families/family.ts";
 import { checkedMembers, MAX_LAYERS } from "./families/members.ts";
 import { FAMILIES, familyOf, namedFamily } from "./families/mod.ts";
-import { frequencyDivisors } from "./rope.ts";
+import { frequencyDivisors, yarnMagnitude } from "./rope.ts";
 
 const GGUF_LINEAR: Record<LinearName, string> = {
   query: "attn_q",
@@ -121,7 +121,7 @@ function scalingFromFactors(file: GgufFile, headSize: number, ropeBase: number):
 
 /** YaRN as in llama.cpp: the file has only the factor and the original positions. */
 export function ggufYarn(factor: number, originalMaxPositions: number): RopeScaling {
-  const magnitude = factor <= 1 ? 1 : 0.1 * Math.log(factor) + 1;
+  const magnitude = yarnMagnitude(factor);
   return { type: "yarn", factor, originalMaxPositions, betaFast: 32, betaSlow: 1, truncate: true, magnitude };
 }
 

@@ -39,6 +39,9 @@ function yarn(plain: Float64Array, base: number, scaling: Scaled<"yarn">): Float
   });
 }
 
+/** The factor on cosines and sines for a YaRN factor, unless a file gives another. */
+export const yarnMagnitude = (factor: number): number => factor <= 1 ? 1 : 0.1 * Math.log(factor) + 1;
+
 /** Frequencies of a rotation for sequences of `length` positions, in radians per position: f64 [K / 2], all 0 where
  * `rope` is null. `magnitude` is the factor on cosines and sines, 1 except for YaRN. */
 export function rotaryFrequencies(

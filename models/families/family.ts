@@ -20,6 +20,9 @@ export const BIAS_KEYS = {
   mlp_bias: ["gate", "up", "down"],
 } as const satisfies Record<string, readonly LinearName[]>;
 
+/** Whether an entry of a family's biases is such a key. */
+export const isBiasKey = (name: string): name is keyof typeof BIAS_KEYS => Object.hasOwn(BIAS_KEYS, name);
+
 /** A family's additions to the common configuration, or replacements. */
 export type FamilyConfig = Partial<DecoderConfig>;
 

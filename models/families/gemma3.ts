@@ -1,12 +1,10 @@
 import { type DecoderConfig, type LayerAttention, layerAttention } from "../config.ts";
 import { type Family, type FamilyConfig } from "./family.ts";
-import { readRope, ropeToHf } from "./hf_members.ts";
+import { GLOBAL, layerTypes, LOCAL, readRope, readWindowed, ropeToHf } from "./hf_members.ts";
 
 const LOCAL_BASE = 10_000;
 const GLOBAL_BASE = 1e6;
 const EVERY = 6;
-const LOCAL = "sliding_attention";
-const GLOBAL = "full_attention";
 
 const isGlobal = (layer: number) => (layer + 1) % EVERY === 0;
 
@@ -32,14 +30,14 @@ function refusal(config: DecoderConfig): string | undefined {
   if (embeddingScale !== Math.sqrt(width)) {
     return "fewer hidden dimensions: it scales embeddings by the root of the width";
   }
-  const windows = new Set(attention.map(({ window }) => window).filter((window) => window !== null));
+  const windows = new Set(attention.flatMap(({ window }) => window ?? []));
   return windows.size > 1 ? "windows of several sizes" : undefined;
 }
 
-const windowOf = ({ attention = [] }: DecoderConfig) => attention.find(({ window }) => window !== null)?.window ?? null;
-
-const localBase = ({ attention = [] }: DecoderConfig) =>
-  attention.find(({ window }) => window !== null)?.rope?.base ?? LOCAL_BASE;
+const localOf = ({ attention = [], maxPositions }: DecoderConfig) => {
+  const { rope, window } = attention.find(({ window }) => window !== null) ?? {};
+  return { base: rope?.base ?? LOCAL_BASE, window: window ?? maxPositions };
+};
 
 /** Gemma 3, text: norms around both blocks and of heads, GELU, scaled embeddings. Of six layers five have a window and
  * other frequencies. */
@@ -62,38 +60,40 @@ export const GEMMA3: Family = {
       members.only("attn_logit_softcapping", []);
       members.only("final_logit_softcapping", []);
       members.only("use_bidirectional_attention", [false]);
-      const isType = (type: unknown): type is string => type === LOCAL || type === GLOBAL;
-      const types = members.list("layer_types", common.layers.length, isType, `"${LOCAL}" or "${GLOBAL}"`);
+      const isWindowed = readWindowed(members, common.layers.length);
       const every = members.integer("sliding_window_pattern", EVERY);
       const parameters = members.object("rope_parameters");
-      const own = { base: members.number("rope_local_base_freq", LOCAL_BASE), maxPositions: common.maxPositions };
+      const { maxPositions } = common;
       const local: LayerAttention = {
-        rope: readRope(parameters.object(LOCAL), own),
+        rope: readRope(parameters.object(LOCAL), {
+          base: members.number("rope_local_base_freq", LOCAL_BASE),
+          maxPositions,
+        }),
         window: Math.max(2, members.integer("sliding_window", 4096)),
       };
-      const nested = parameters.value(GLOBAL) === undefined ? "rope_scaling" : "rope_parameters";
-      const rope = nested === "rope_scaling" ? members.object(nested) : parameters.object(GLOBAL);
-      const base = members.number("rope_theta", GLOBAL_BASE);
-      const { base: ropeBase, scaling } = readRope(rope, { base, maxPositions: common.maxPositions });
-      const global: LayerAttention = { rope: { base: ropeBase, ...scaling && { scaling } }, window: null };
-      const hasAll = (l: number) => types ? types[l] === GLOBAL : (l + 1) % every === 0;
+      const nested = parameters.value(GLOBAL) === undefined
+        ? members.object("rope_scaling")
+        : parameters.object(GLOBAL);
+      const rope = readRope(nested, { base: members.number("rope_theta", GLOBAL_BASE), maxPositions });
+      const global: LayerAttention = { rope, window: null };
+      const hasWindow = (l: number) => isWindowed?.[l] ?? (l + 1) % every !== 0;
       return {
         ...family(common, {
-          attention: common.layers.map((_, l) => hasAll(l) ? global : local),
+          attention: common.layers.map((_, l) => hasWindow(l) ? local : global),
           scale: 1 / Math.sqrt(members.number("query_pre_attn_scalar", 256)),
         }),
-        ropeBase,
-        ...scaling && { ropeScaling: scaling },
+        ropeBase: rope.base,
+        ...rope.scaling && { ropeScaling: rope.scaling },
       };
     },
     write: (config) => ({
       query_pre_attn_scalar: Number(((config.attentionScale ?? 1 / Math.sqrt(config.headSize)) ** -2).toPrecision(12)),
-      sliding_window: windowOf(config) ?? config.maxPositions,
-      layer_types: config.attention?.map(({ window }) => window === null ? GLOBAL : LOCAL),
-      rope_local_base_freq: localBase(config),
+      sliding_window: localOf(config).window,
+      layer_types: layerTypes(config),
+      rope_local_base_freq: localOf(config).base,
       rope_parameters: {
         [GLOBAL]: { rope_type: "default", ...ropeToHf(config.ropeScaling), rope_theta: config.ropeBase },
-        [LOCAL]: { rope_type: "default", rope_theta: localBase(config) },
+        [LOCAL]: { rope_type: "default", rope_theta: localOf(config).base },
       },
       rope_scaling: undefined,
       final_logit_softcapping: null,
@@ -117,8 +117,8 @@ export const GEMMA3: Family = {
       return family(common, { attention, scale: 1 / Math.sqrt(isLargest ? common.width / heads : common.headSize) });
     },
     write: (config) => ({
-      "attention.sliding_window": { u32: windowOf(config) ?? config.maxPositions },
-      "rope.freq_base_swa": { f32: localBase(config) },
+      "attention.sliding_window": { u32: localOf(config).window },
+      "rope.freq_base_swa": { f32: localOf(config).base },
     }),
     refusal: (config) => {
       if (config.attentionScale !== undefined) return "a scale of attention that is not 1 / sqrt(head size)";

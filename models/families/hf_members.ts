@@ -3,7 +3,8 @@
  * @module
  */
 import { FileFormatError, UsageError } from "../../core/util/errors.ts";
-import type { Rope, RopeScaling } from "../config.ts";
+import type { DecoderConfig, Rope, RopeScaling } from "../config.ts";
+import { yarnMagnitude } from "../rope.ts";
 import { checkedMembers, type Members } from "./members.ts";
 
 /** Members of a JSON object; the messages name file and key. Null counts as missing. */
@@ -54,21 +55,6 @@ export function hfMembers(json: Record<string, unknown>, path: string, prefix = 
   };
 }
 
-const PARTIAL = "partial_rotary_factor";
-
-function yarnScaling(rope: HfMembers): RopeScaling {
-  const factor = rope.number("factor");
-  return {
-    type: "yarn",
-    factor,
-    originalMaxPositions: rope.integer("original_max_position_embeddings"),
-    betaFast: rope.number("beta_fast", 32),
-    betaSlow: rope.number("beta_slow", 1),
-    truncate: rope.flag("truncate", true),
-    magnitude: rope.number("attention_factor", factor <= 1 ? 1 : 0.1 * Math.log(factor) + 1),
-  };
-}
-
 /** RoPE settings from `rope`: `rope_scaling`, or `rope_parameters` (transformers 5), which may have `rope_theta` too.
  * @param fallback base if none is given
  * @throws {UsageError} for a type that is not supported. */
@@ -77,28 +63,36 @@ export function readRope(
   { base: fallback, maxPositions }: { base: number; maxPositions: number },
 ): Rope {
   const base = rope.number("rope_theta", fallback);
-  const partial = rope.value(PARTIAL);
-  if (partial !== undefined && partial !== 1) {
-    throw new UsageError(`${rope.path}: "${PARTIAL}" ${JSON.stringify(partial)} is not supported: must be 1`);
-  }
-  const type = rope.value("rope_type") ?? rope.value("type") ?? "default";
+  rope.only("partial_rotary_factor", [1]);
+  const type: unknown = rope.value("rope_type") ?? rope.value("type") ?? "default";
+  if (type === "default") return { base };
+  const originalMaxPositions = () => rope.integer("original_max_position_embeddings");
   switch (type) {
-    case "default":
-      return { base };
     case "linear":
-      return { base, scaling: { type: "linear", factor: rope.number("factor") } };
+      return { base, scaling: { type, factor: rope.number("factor") } };
     case "dynamic":
-      return { base, scaling: { type: "dynamic", factor: rope.number("factor"), originalMaxPositions: maxPositions } };
-    case "yarn":
-      return { base, scaling: yarnScaling(rope) };
+      return { base, scaling: { type, factor: rope.number("factor"), originalMaxPositions: maxPositions } };
+    case "yarn": {
+      const factor = rope.number("factor");
+      const scaling = {
+        type,
+        factor,
+        originalMaxPositions: originalMaxPositions(),
+        betaFast: rope.number("beta_fast", 32),
+        betaSlow: rope.number("beta_slow", 1),
+        truncate: rope.flag("truncate", true),
+        magnitude: rope.number("attention_factor", yarnMagnitude(factor)),
+      } as const;
+      return { base, scaling };
+    }
     case "llama3": {
       const scaling = {
-        type: "llama3" as const,
+        type,
         factor: rope.number("factor"),
         lowFrequencyFactor: rope.number("low_freq_factor"),
         highFrequencyFactor: rope.number("high_freq_factor"),
-        originalMaxPositions: rope.integer("original_max_position_embeddings"),
-      };
+        originalMaxPositions: originalMaxPositions(),
+      } as const;
       if (scaling.highFrequencyFactor <= scaling.lowFrequencyFactor) {
         throw new FileFormatError(rope.path, `"high_freq_factor" of RoPE must be greater than "low_freq_factor"`);
       }
@@ -112,31 +106,36 @@ export function readRope(
   );
 }
 
+/** In `layer_types`: a layer with a window, and one without. */
+export const [LOCAL, GLOBAL] = ["sliding_attention", "full_attention"] as const;
+
+/** Whether each of `count` layers has a window, by `layer_types`; undefined if it is missing. */
+export function readWindowed(members: HfMembers, count: number): boolean[] | undefined {
+  const isType = (type: unknown): type is string => type === LOCAL || type === GLOBAL;
+  return members.list("layer_types", count, isType, `"${GLOBAL}" or "${LOCAL}"`)?.map((type) => type === LOCAL);
+}
+
+/** `layer_types` of layers. */
+export const layerTypes = ({ attention }: DecoderConfig): string[] | undefined =>
+  attention?.map(({ window }) => window === null ? GLOBAL : LOCAL);
+
+const ROPE_KEYS: Readonly<Record<string, string>> = {
+  type: "rope_type",
+  factor: "factor",
+  originalMaxPositions: "original_max_position_embeddings",
+  betaFast: "beta_fast",
+  betaSlow: "beta_slow",
+  truncate: "truncate",
+  magnitude: "attention_factor",
+  lowFrequencyFactor: "low_freq_factor",
+  highFrequencyFactor: "high_freq_factor",
+};
+
 /** The value of `rope_scaling`; null for no scaling. */
 export function ropeToHf(scaling: RopeScaling | undefined): Record<string, unknown> | null {
   if (!scaling) return null;
-  const { type: rope_type, factor } = scaling;
-  switch (scaling.type) {
-    case "linear":
-    case "dynamic":
-      return { rope_type, factor };
-    case "yarn":
-      return {
-        rope_type,
-        factor,
-        original_max_position_embeddings: scaling.originalMaxPositions,
-        beta_fast: scaling.betaFast,
-        beta_slow: scaling.betaSlow,
-        truncate: scaling.truncate,
-        attention_factor: scaling.magnitude,
-      };
-    case "llama3":
-      return {
-        rope_type,
-        factor,
-        low_freq_factor: scaling.lowFrequencyFactor,
-        high_freq_factor: scaling.highFrequencyFactor,
-        original_max_position_embeddings: scaling.originalMaxPositions,
-      };
-  }
+  // The original positions of `dynamic` are the model's own.
+  const { type, factor } = scaling;
+  const written = type === "dynamic" ? { type, factor } : scaling;
+  return Object.fromEntries(Object.entries(written).map(([field, value]) => [ROPE_KEYS[field], value]));
 }

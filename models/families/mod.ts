@@ -8,8 +8,7 @@ import { GEMMA3 } from "./gemma3.ts";
 import { GRANITE } from "./granite.ts";
 import { LLAMA } from "./llama.ts";
 import { MISTRAL } from "./mistral.ts";
-import { QWEN2 } from "./qwen2.ts";
-import { QWEN3 } from "./qwen3.ts";
+import { QWEN2, QWEN3 } from "./qwen.ts";
 import { SMOLLM3 } from "./smollm3.ts";
 
 /** All of them, the plain decoder first. */
