@@ -86,6 +86,13 @@ export async function hostTensor(model: DecoderModel, name: string): Promise<Hos
   }
 }
 
+/** All tensors of the checkpoint that a model is, in host memory; see {@linkcode hostTensor}. */
+export async function hostTensors(model: DecoderModel): Promise<Map<string, HostTensor>> {
+  const tensors = new Map<string, HostTensor>();
+  for (const name of expectedTensors(model.config).keys()) tensors.set(name, await hostTensor(model, name));
+  return tensors;
+}
+
 /** The inputs and outputs that `plan` keeps of a linear map of the dense model, undefined where all are kept: one side is
  * the hidden dimensions, the other the layer's units. */
 export function keptOfLinear(

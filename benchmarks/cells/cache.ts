@@ -48,18 +48,10 @@ function readStatistics(path: string): Statistics | undefined {
  * time, one computes them and the others wait, within `waiting`. */
 export function createCache(
   folder: string,
-  { weights, engine, seed, calibration, methodFile, methodVersion }: CacheScope,
+  { calibration, ...others }: CacheScope,
   waiting: <T>(work: () => Promise<T>) => Promise<T> = (work) => work(),
 ): (key: string, compute: () => Promise<Statistics>) => Promise<Statistics> {
-  const scope = {
-    schemaVersion: STATISTICS_VERSION,
-    weights,
-    engine,
-    seed,
-    windows: sha256OfWindows(calibration),
-    methodFile,
-    methodVersion,
-  };
+  const scope = { schemaVersion: STATISTICS_VERSION, ...others, windows: sha256OfWindows(calibration) };
   return async (key, compute) => {
     const name = sha256OfJson({ ...scope, key }).slice(0, 16);
     Deno.mkdirSync(folder, { recursive: true });

@@ -57,13 +57,7 @@ export function timingsOf(
   const reported = training.reduce((sum, { seconds }) => sum + seconds, 0);
   // A training that resumed from a snapshot reports the seconds of an earlier process as well.
   const inPruning = before ? 0 : Math.min(spent.pruneS, Math.max(0, reported - spent.learnS));
-  const learnS = spent.learnS + inPruning;
-  return {
-    loadS: (before?.loadS ?? 0) + spent.loadS,
-    pruneS: (before?.pruneS ?? 0) + spent.pruneS - inPruning,
-    learnS: (before?.learnS ?? 0) + learnS,
-    evaluateS: (before?.evaluateS ?? 0) + spent.evaluateS,
-    throughputS: (before?.throughputS ?? 0) + spent.throughputS,
-    waitS: (before?.waitS ?? 0) + spent.waitS,
-  };
+  const total = { ...spent, pruneS: spent.pruneS - inPruning, learnS: spent.learnS + inPruning };
+  for (const phase of Object.keys(total) as Phase[]) total[phase] += before?.[phase] ?? 0;
+  return total;
 }

@@ -188,7 +188,8 @@ export async function dryRun(config: RunConfig, manner: RunManner): Promise<void
     return;
   }
   console.error(text);
-  const { slurmScript } = await import("../sweep/slurm_executor.ts");
+  const { arrayOf } = await import("../sweep/slurm_executor.ts");
   const left = estimate.cells.filter(({ isFinished }) => !isFinished).map(({ named }) => named);
-  if (left.length > 0) console.log(slurmScript(left, { run: estimate.run, timeoutS: manner.timeoutS }, manner.slurm));
+  const { run } = estimate;
+  if (left.length > 0) console.log(arrayOf(left, { run, timeoutS: manner.timeoutS }, manner.slurm).script);
 }

@@ -12,13 +12,7 @@ import { FLOAT_DTYPES, type FloatDtype } from "../../core/formats/safetensors.ts
 import type { DoneRecord } from "../../core/schema/schema.ts";
 import type { TokenizerDefinition } from "../../core/formats/tokenizer.ts";
 import { ggufTokenizerMetadata } from "../../core/formats/tokenizer_gguf_write.ts";
-import {
-  expectedTensors,
-  type HostTensor,
-  isLayerwiseUniform,
-  memorySource,
-  type WeightSource,
-} from "../../models/config.ts";
+import { isLayerwiseUniform, memorySource, type WeightSource } from "../../models/config.ts";
 import { queryHeads } from "../../models/units.ts";
 import { modelSize, totalParameters } from "../../models/count.ts";
 import { differingWidths, exportHfFolder } from "../../models/export.ts";
@@ -26,8 +20,8 @@ import { exportGguf, f16Fallbacks } from "../../models/export_gguf.ts";
 import { paddedSource, prunedSource } from "../../models/export_source.ts";
 import { familyOf, hfFamilyOf } from "../../models/families/mod.ts";
 import { disposeModel, uploadModel } from "../../models/device.ts";
-import { type OpenedModel, openModel } from "../../models/load.ts";
-import { hostTensor } from "../../models/surgery.ts";
+import { openModel } from "../../models/load.ts";
+import { hostTensors } from "../../models/surgery.ts";
 import { checkSource, keptModel, openCheckpoint } from "../cells/rebuild.ts";
 import { kindOfPath } from "../../core/util/paths.ts";
 import { cellName } from "../../core/schema/cell_names.ts";
@@ -85,8 +79,7 @@ async function cellSource(record: DoneRecord, source: WeightSource, out: string)
 async function rebuiltSource(out: string, record: DoneRecord, source: WeightSource): Promise<WeightSource> {
   const dense = await uploadModel(source, record.cell.weights);
   const model = await keptModel(out, record, { dense, source });
-  const tensors = new Map<string, HostTensor>();
-  for (const name of expectedTensors(model.config).keys()) tensors.set(name, await hostTensor(model, name));
+  const tensors = await hostTensors(model);
   const { config } = model;
   for (const each of [model, dense]) disposeModel(each);
   return { ...memorySource(config, tensors), origin: { ...source.origin, dtypes: ["F32"] } };
@@ -134,42 +127,6 @@ function uniform(source: WeightSource, { record, pad = false }: ExportOptions): 
   );
 }
 
-function writeHf(
-  source: WeightSource,
-  { tokenizerDefinition }: OpenedModel,
-  options: ExportOptions,
-  type: FloatDtype,
-  padded: boolean,
-  card: string,
-): void {
-  const { record, to } = options;
-  const files: Record<string, string | Uint8Array> = companionFiles(densePath(options));
-  files["README.md"] = card;
-  files["maskprune.json"] = JSON.stringify({ format: "hf", type, padded, record });
-  exportHfFolder(source, { to, dtype: type, tokenizer: tokenizerDefinition, files });
-}
-
-function writeGgufFile(
-  source: WeightSource,
-  { tokenizer, tokenizerDefinition }: OpenedModel,
-  options: ExportOptions,
-  type: StoredType,
-  card: string,
-): void {
-  const { record, to } = options;
-  const definition = withTemplate(tokenizerDefinition, companionFiles(densePath(options)));
-  exportGguf(source, {
-    to,
-    type,
-    tokenizer: ggufTokenizerMetadata(definition, tokenizer, source.config.vocabSize),
-    metadata: new Map<string, GgufEntry>([
-      ["general.name", { text: exportTitle(record) }],
-      ["maskprune.cell", { text: record.id }],
-      ["maskprune.card", { text: card }],
-    ]),
-  });
-}
-
 /** Exports a cell's model, whole or not at all. Unless weights are rebuilt, no
  * engine is needed and one tensor is held at a time.
  * @returns remarks for the user, a sentence each
@@ -196,8 +153,23 @@ export async function exportCell(options: ExportOptions): Promise<string[]> {
       ...padded && { paddedParameters: totalParameters(source.config) },
     });
     Deno.mkdirSync(dirname(to), { recursive: true });
-    if (format === "hf") writeHf(source, opened, options, asFloat(type), padded, card);
-    else writeGgufFile(source, opened, options, type, card);
+    const companions = companionFiles(densePath(options));
+    const { tokenizer, tokenizerDefinition } = opened;
+    if (format === "hf") {
+      const own = { "README.md": card, "maskprune.json": JSON.stringify({ format, type, padded, record }) };
+      const files = { ...companions, ...own };
+      exportHfFolder(source, { to, dtype: asFloat(type), tokenizer: tokenizerDefinition, files });
+    } else {
+      const definition = withTemplate(tokenizerDefinition, companions);
+      exportGguf(source, {
+        ...{ to, type, tokenizer: ggufTokenizerMetadata(definition, tokenizer, source.config.vocabSize) },
+        metadata: new Map<string, GgufEntry>([
+          ["general.name", { text: exportTitle(record) }],
+          ["maskprune.cell", { text: record.id }],
+          ["maskprune.card", { text: card }],
+        ]),
+      });
+    }
     return remarks;
   } catch (error) {
     // Errors of the operating system have a code.

@@ -13,42 +13,30 @@ type Move = (path: string) => string;
 const isValues = (value: unknown): value is Values =>
   typeof value === "object" && value !== null && !Array.isArray(value);
 
-/** Moves a text, or each text of a list. */
-function moveTexts(value: unknown, move: Move): unknown {
-  if (Array.isArray(value)) return value.map((one) => moveTexts(one, move));
+/** Moves a text, each of a list, or that of `key` in an object. */
+function moved(value: unknown, move: Move, key: string): unknown {
+  if (Array.isArray(value)) return value.map((one) => moved(one, move, key));
+  if (isValues(value)) return key in value ? { ...value, [key]: moved(value[key], move, key) } : value;
   return typeof value === "string" ? move(value) : value;
 }
 
 /** Unchecked values of a configuration with every path moved. */
 export function movePaths(values: Values, move: Move): Record<string, unknown> {
-  const file: Move = (name) => {
+  const model: Move = (path) => path === "tiny" ? path : move(path);
+  const corpus: Move = (name) => {
     const [, path, field = ""] = isFileName(name) ? /^file:(.*?)(#[^#/]+)?$/s.exec(name) ?? [] : [];
     return path === undefined ? name : `file:${move(path)}${field}`;
   };
-  const corpus = (value: unknown): unknown => {
-    if (Array.isArray(value)) return value.map(corpus);
-    return isValues(value) ? { ...value, ...moved(value, "corpus", file) } : value;
-  };
-  const { training, model, checkpoints } = values;
-  return {
-    ...values,
-    ...model !== "tiny" && moved(values, "model", move),
-    ...["methodFile", "taskFile", "data", "out"].reduce((all, key) => ({ ...all, ...moved(values, key, move) }), {}),
-    ...checkpoints !== undefined && {
-      checkpoints: [checkpoints].flat().map((one) =>
-        isValues(one) && one.model !== "tiny" ? { ...one, ...moved(one, "model", move) } : one
-      ),
-    },
-    ..."perplexity" in values && { perplexity: corpus(values.perplexity) },
-    ..."calibration" in values && { calibration: corpus(values.calibration) },
-    ...isValues(training) && {
-      training: { ...training, ...moved(training, "corpus", file) },
-    },
-  };
-}
-
-function moved(values: Values, key: string, move: Move): Record<string, unknown> {
-  return key in values ? { [key]: moveTexts(values[key], move) } : {};
+  const moves = new Map(Object.entries({
+    ...{ model, checkpoints: model, methodFile: move, taskFile: move, data: move, out: move },
+    ...{ perplexity: corpus, calibration: corpus, training: corpus },
+  }));
+  return Object.fromEntries(
+    Object.entries(values).map(([key, value]) => {
+      const own = moves.get(key);
+      return [key, own ? moved(value, own, own === corpus ? "corpus" : "model") : value];
+    }),
+  );
 }
 
 /** Takes relative paths from `folder`. */

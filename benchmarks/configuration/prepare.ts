@@ -334,15 +334,13 @@ async function hashTask(
 ): Promise<Record<string, string>> {
   const [limit, fewshot] = [ofTask(config.limit, id), ofTask(config.numFewshot, id)];
   const task = anyTask(id);
-  if (!("definition" in task)) {
-    const { dataset, fewshotDataset } = await loadTask(task, { data, limit: 1, fewshot });
-    return { [`task ${id}`]: dataset.sha256, ...fewshotDataset && { [`few-shot ${id}`]: fewshotDataset.sha256 } };
-  }
+  const definition = "definition" in task ? task.definition : undefined;
   // All examples of a task file are built, so that wrong ones are refused before the first cell.
-  const { dataset, fewshotDataset, numFewshot } = await loadTask(task, { data, limit, fewshot });
+  const loaded = await loadTask(task, { data, limit: definition ? limit : 1, fewshot });
+  const { dataset, fewshotDataset, numFewshot } = loaded;
   return {
-    [`task ${id}`]: [dataset.sha256, definitionHash(task.definition)].join(" "),
-    [`shots ${id}`]: String(numFewshot),
+    [`task ${id}`]: definition ? `${dataset.sha256} ${definitionHash(definition)}` : dataset.sha256,
+    ...definition && { [`shots ${id}`]: String(numFewshot) },
     ...fewshotDataset && { [`few-shot ${id}`]: fewshotDataset.sha256 },
   };
 }

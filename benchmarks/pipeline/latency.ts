@@ -11,8 +11,7 @@ import { disposeModel } from "../../models/device.ts";
 import { attentionWeights } from "../../models/latency.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import type { LayerPlan, LayerShape } from "../../models/units.ts";
-import { watchOtherCores } from "../timing/machine_load.ts";
-import { modelPasses, type ThroughputChoice, timeInTurns } from "../timing/throughput.ts";
+import { modelPasses, type ThroughputChoice, timeInTurns, watchOtherCores } from "../timing/throughput.ts";
 import type { LoadedModel } from "./load.ts";
 import type { StepOptions } from "./step.ts";
 

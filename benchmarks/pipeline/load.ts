@@ -9,13 +9,13 @@ import type { Tokenizer, TokenizerDefinition } from "../../core/formats/tokenize
 import type { EngineName } from "../../core/schema/schema.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { kindOfPath } from "../../core/util/paths.ts";
-import { expectedTensors, type HostTensor, memorySource, type WeightSource } from "../../models/config.ts";
+import { memorySource, type WeightSource } from "../../models/config.ts";
 import { type DecoderModel, disposeModel, uploadModel, usualForm, type WeightForm } from "../../models/device.ts";
 import { exportHfFolder } from "../../models/export.ts";
 import { paddedSource } from "../../models/export_source.ts";
 import { openLayerwise } from "../../models/layerwise.ts";
 import { openModel } from "../../models/load.ts";
-import { hostTensor } from "../../models/surgery.ts";
+import { hostTensors } from "../../models/surgery.ts";
 
 /** A model on the device with its tokenizer. Free it with {@linkcode free}. */
 export interface LoadedModel {
@@ -76,9 +76,7 @@ export async function save(
   if (kind !== null && (kind !== "folder" || !Deno.readDirSync(to).next().done)) {
     throw new UsageError(`"${to}" exists and is no empty folder: remove it or choose another`);
   }
-  const tensors = new Map<string, HostTensor>();
-  for (const name of expectedTensors(model.config).keys()) tensors.set(name, await hostTensor(model, name));
-  const source = memorySource(model.config, tensors);
+  const source = memorySource(model.config, await hostTensors(model));
   exportHfFolder(pad ? paddedSource(source) : source, { to, dtype, tokenizer: tokenizerDefinition });
 }
 

@@ -5,8 +5,14 @@
 import { currentEngine } from "../../core/engine/engine.ts";
 import { throughputChoiceSchema, type ThroughputResult } from "../../core/schema/schema.ts";
 import { at } from "../../core/util/indexing.ts";
-import { watchOtherCores } from "../timing/machine_load.ts";
-import { modelPasses, type Passes, summarise, type ThroughputChoice, timeInTurns } from "../timing/throughput.ts";
+import {
+  modelPasses,
+  type Passes,
+  summarise,
+  type ThroughputChoice,
+  timeInTurns,
+  watchOtherCores,
+} from "../timing/throughput.ts";
 import type { LoadedModel } from "./load.ts";
 
 /** What to time: 512 tokens of a prompt at once and 128 one at a time, five repeats, unless told otherwise. */

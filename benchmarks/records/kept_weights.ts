@@ -13,7 +13,6 @@ import { at, lookUp } from "../../core/util/indexing.ts";
 import { checkTensors } from "../../models/check_tensors.ts";
 import {
   type DecoderConfig,
-  expectedTensors,
   type HostTensor,
   LINEAR_NAMES,
   tensorNames,
@@ -21,7 +20,7 @@ import {
 } from "../../models/config.ts";
 import type { DecoderModel } from "../../models/device.ts";
 import { plannedConfig } from "../../models/plan.ts";
-import { hostTensor } from "../../models/surgery.ts";
+import { hostTensors } from "../../models/surgery.ts";
 import { type Rebuild, rebuildOf, rebuildTensors } from "../../models/training/rebuild.ts";
 import { runPaths } from "./store.ts";
 
@@ -55,9 +54,7 @@ function pathOf(out: string, { file, sha256: named }: StoredWeights): string {
 
 /** Keeps every tensor of a pruned model. All are in host memory at once. */
 export async function storeWeights(out: string, named: NamedCell, model: DecoderModel): Promise<StoredWeights> {
-  const tensors = new Map<string, HostTensor>();
-  for (const name of expectedTensors(model.config).keys()) tensors.set(name, await hostTensor(model, name));
-  return store(out, named, "safetensors", tensors);
+  return store(out, named, "safetensors", await hostTensors(model));
 }
 
 /** The model of a record whose weights were kept: the dense `source`, narrowed by the record's plan, with the file's

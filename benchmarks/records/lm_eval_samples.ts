@@ -31,12 +31,6 @@ export interface LmEvalSample {
 
 const sha256 = (text: string) => createHash("sha256").update(text).digest("hex");
 
-/** The record as the harness logs it. */
-function loggedDoc(task: AnyTask, example: Example, record: unknown): Record<string, unknown> {
-  const own = "addedFields" in task ? task.addedFields?.(example) : undefined;
-  return { ...record as Record<string, unknown>, ...own };
-}
-
 /** The target, as the harness defines it. */
 function targetOf({ choices, gold, target }: Example): string {
   if (target !== undefined) return target;
@@ -82,7 +76,8 @@ export function lmEvalSamples(task: AnyTask, scored: readonly ScoredExample[]): 
       isRolling ? floatRepr(logLikelihood) : [floatRepr(logLikelihood), isGreedy ? "True" : "False"]
     );
     const metrics = metricNames(task).map((metric) => [metric, exampleMetric(metric, type, { example, scores })]);
-    const doc = loggedDoc(task, example, record);
+    const added = "addedFields" in task ? task.addedFields?.(example) : undefined;
+    const doc = { ...record as Record<string, unknown>, ...added };
     return sample({ doc_id, doc, target: targetOf(example), args }, answers, Object.fromEntries(metrics));
   });
 }

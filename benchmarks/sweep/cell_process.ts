@@ -4,7 +4,7 @@
  */
 import { dirname, join } from "node:path";
 import { NVIDIA_SMI } from "../../core/engine/cuda.ts";
-import { denoRun } from "../../core/util/deno_run.ts";
+import { denoRun, linesOf } from "../../core/util/deno_run.ts";
 import { type Failure, isDiskFull } from "../../core/schema/failure.ts";
 import { type CellJob, parseEvent } from "../cells/job.ts";
 import { toJson } from "../records/store.ts";
@@ -86,16 +86,18 @@ export async function runCellProcess(options: CellProcess): Promise<CellExit> {
     endInput();
     kill(child, "SIGKILL");
   });
-  const events = readLines(child.stdout, (line) => {
-    const event = parseEvent(line);
-    if (event?.event === "phase") options.onPhase(event.phase);
-    if (event?.event === "recorded") recorded = true;
-    if (event?.event === "failed") failure = event.failure;
-  });
+  const readEvents = async () => {
+    for await (const line of linesOf(child.stdout)) {
+      const event = parseEvent(line);
+      if (event?.event === "phase") options.onPhase(event.phase);
+      if (event?.event === "recorded") recorded = true;
+      if (event?.event === "failed") failure = event.failure;
+    }
+  };
   const [stderrTail, status] = await Promise.all([
     copyToLog(child.stderr, logPath, options.keepsLog),
     child.status,
-    events,
+    readEvents(),
   ]);
   clearTimeout(timer);
   clearTimeout(limit);
@@ -114,15 +116,6 @@ function kill(child: Deno.ChildProcess, signal: Deno.Signal): void {
   try {
     child.kill(signal);
   } catch { /* it has ended */ }
-}
-
-async function readLines(stream: ReadableStream<Uint8Array>, onLine: (line: string) => void): Promise<void> {
-  let rest = "";
-  for await (const chunk of stream.pipeThrough(new TextDecoderStream())) {
-    const lines = (rest + chunk).split("\n");
-    rest = lines.pop()!;
-    for (const line of lines) onLine(line);
-  }
 }
 
 /** Copies `stream` to a file and returns its end. A full disk costs the log, not the cell. */

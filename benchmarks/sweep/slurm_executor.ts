@@ -15,15 +15,7 @@ import { writeAtomically } from "../../core/util/write_file.ts";
 import { parseEvent } from "../cells/job.ts";
 import { isSubmission, readRecord, recordPath, runPaths, toJson } from "../records/store.ts";
 import { cellJob, type Executor, type ExecutorContext, failedRecord, processFiles } from "./executor.ts";
-import {
-  arrayScript,
-  checkSlurmOptions,
-  endedBySlurm,
-  jobWithComment,
-  queuedTasks,
-  type SlurmOptions,
-  submit,
-} from "./slurm.ts";
+import { arrayScript, endedBySlurm, jobWithComment, queuedTasks, type SlurmOptions, submit } from "./slurm.ts";
 
 /** From one look at the queue to the next. */
 const POLL_MS = 2000;
@@ -56,20 +48,8 @@ interface Submitted {
   goneFor: number;
 }
 
-/** What the script of an array depends on. */
-export type ScriptContext = Pick<ExecutorContext, "run" | "timeoutS" | "alone">;
-
-/** The script that would be submitted for `cells`.
- * @throws {UsageError} when an option cannot stand in a script. */
-export function slurmScript(cells: readonly NamedCell[], context: ScriptContext, options: SlurmOptions): string {
-  checkSlurmOptions(options);
-  return prepare(cells, context, options).script;
-}
-
-/** Runs cells as tasks of a job array.
- * @throws {UsageError} when an option cannot stand in a script. */
+/** Runs cells as tasks of a job array. */
 export function slurmExecutor(options: SlurmOptions): Executor {
-  checkSlurmOptions(options);
   return {
     elsewhere: true,
     run: async (cells, context) => {
@@ -85,10 +65,14 @@ export function slurmExecutor(options: SlurmOptions): Executor {
   };
 }
 
-const slurmFolder = ({ run }: ScriptContext) => runPaths(run.config.out).slurm;
+const slurmFolder = ({ run }: Pick<ExecutorContext, "run">) => runPaths(run.config.out).slurm;
 
-/** The script for `cells`, and its files. */
-function prepare(cells: readonly NamedCell[], context: ScriptContext, options: SlurmOptions) {
+/** The script for `cells`, which `path` is for, the array's comment, and files that the script names. */
+export function arrayOf(
+  cells: readonly NamedCell[],
+  context: Pick<ExecutorContext, "run" | "timeoutS" | "alone">,
+  options: SlurmOptions,
+): { script: string; comment: string; path: string; list: string; logs: string } {
   const { run: { config, engine, device }, timeoutS } = context;
   const folder = slurmFolder(context);
   const { jobs, logs } = runPaths(config.out);
@@ -110,7 +94,7 @@ async function submitArray(
   options: SlurmOptions,
 ): Promise<Submitted[]> {
   const { out } = context.run.config;
-  const { script, comment, path, list, logs } = prepare(cells, context, options);
+  const { script, comment, path, list, logs } = arrayOf(cells, context, options);
   for (const folder of [logs, runPaths(out).jobs]) Deno.mkdirSync(folder, { recursive: true });
   for (const named of cells) {
     Deno.writeTextFileSync(processFiles(out, named).job, toJson(cellJob(context, named, false)));

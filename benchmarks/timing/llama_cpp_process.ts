@@ -14,6 +14,7 @@
  *
  * @module
  */
+import { linesOf } from "../../core/util/deno_run.ts";
 import { at } from "../../core/util/indexing.ts";
 
 const PACKAGE = "npm:node-llama-cpp@3.21.1";
@@ -150,13 +151,7 @@ async function reply(job: Job | OpenJob | PassJob | CloseJob): Promise<unknown> 
 }
 
 tell({ versions: `${PACKAGE.slice(4)}, llama.cpp ${llama.llamaCppRelease.release}` });
-let buffered = "";
-for await (const chunk of Deno.stdin.readable.pipeThrough(new TextDecoderStream())) {
-  buffered += chunk;
-  for (let end = buffered.indexOf("\n"); end >= 0; end = buffered.indexOf("\n")) {
-    const job = JSON.parse(buffered.slice(0, end));
-    buffered = buffered.slice(end + 1);
-    tell(await reply(job).catch((error: Error) => ({ error: error.message })));
-  }
+for await (const line of linesOf(Deno.stdin.readable)) {
+  tell(await reply(JSON.parse(line)).catch((error: Error) => ({ error: error.message })));
 }
 Deno.exit(0);

@@ -3,6 +3,7 @@
  * @module
  */
 import { join } from "node:path";
+import { linesOf } from "../../core/util/deno_run.ts";
 import { UsageError } from "../../core/util/errors.ts";
 
 /** A running peer. */
@@ -20,33 +21,26 @@ export interface Peer {
 export async function startPeer(name: string, command: string, args: string[]): Promise<Peer> {
   const child = new Deno.Command(command, { args, stdin: "piped", stdout: "piped", stderr: "inherit" }).spawn();
   const writer = child.stdin.getWriter();
-  const reader = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
-  let buffered = "";
-  const nextLine = async (): Promise<string> => {
-    let end: number;
-    while ((end = buffered.indexOf("\n")) < 0) {
-      const { value, done } = await reader.read();
-      if (done) throw new UsageError(`${name} ended early: its message is above`);
-      buffered += value;
-    }
-    const line = buffered.slice(0, end);
-    buffered = buffered.slice(end + 1);
-    return line;
+  const lines = linesOf(child.stdout);
+  const nextAnswer = async () => {
+    const { value, done } = await lines.next();
+    if (done) throw new UsageError(`${name} ended early: its message is above`);
+    return JSON.parse(value);
   };
-  const { versions } = JSON.parse(await nextLine());
+  const { versions } = await nextAnswer();
   return {
     versions,
     ask: async (question) => {
       // The pipe of a peer that ended is broken; reading says what happened.
       await writer.write(new TextEncoder().encode(`${JSON.stringify(question)}\n`)).catch(() => {});
-      const answer = JSON.parse(await nextLine());
+      const answer = await nextAnswer();
       if (typeof answer.error === "string") throw new UsageError(`${name}: ${answer.error}`);
       return answer;
     },
     close: async () => {
       await writer.close().catch(() => {});
       await child.status;
-      await reader.cancel();
+      await lines.return();
     },
   };
 }

@@ -1,3 +1,7 @@
+/** Processes of Deno.
+ *
+ * @module
+ */
 import { join } from "node:path";
 
 /** Arguments of `deno` that run `script`. It may read files, the environment and system information, write in `write`,
@@ -29,4 +33,14 @@ export function denoRun(
     script,
     ...args,
   ];
+}
+
+/** The lines of what a process writes, each when it is complete. */
+export async function* linesOf(stream: ReadableStream<Uint8Array>): AsyncGenerator<string, void> {
+  let rest = "";
+  for await (const chunk of stream.pipeThrough(new TextDecoderStream())) {
+    const lines = (rest + chunk).split("\n");
+    rest = lines.pop()!;
+    yield* lines;
+  }
 }

@@ -1,6 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { watchOtherCores } from "../../benchmarks/timing/machine_load.ts";
-import { timeInTurns } from "../../benchmarks/timing/throughput.ts";
+import { timeInTurns, watchOtherCores } from "../../benchmarks/timing/throughput.ts";
 
 Deno.test("timeInTurns() passes once untimed, then there and back, so that a drift of the machine meets all alike", async () => {
   let order = "";
