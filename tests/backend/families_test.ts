@@ -6,7 +6,6 @@ import { isLayerwiseUniform, type WeightSource } from "../../models/config.ts";
 import { disposeCache, extend } from "../../models/decode.ts";
 import { forward } from "../../models/decoder.ts";
 import { type DecoderModel } from "../../models/device.ts";
-import { logits } from "../../models/vocabulary.ts";
 import { exportHfFolder } from "../../models/export.ts";
 import { exportGguf } from "../../models/export_gguf.ts";
 import { prunedSource } from "../../models/export_source.ts";
@@ -27,18 +26,11 @@ import { referenceForward } from "../support/reference.ts";
 import { toySource, toyTokens } from "../support/toy.ts";
 import { planToMasks } from "../support/plan_masks.ts";
 import { tempFolder } from "../support/weights_fixture.ts";
-import { freed, onDevice } from "../support/device_models.ts";
+import { freed, logitsOf, onDevice } from "../support/device_models.ts";
 
 const NAMES = Object.keys(FAMILY_CONFIGS);
 
 const sourceOf = (name: string): WeightSource => toySource({ ...familyConfig(name), seed: 5 });
-
-async function scoresOf(model: DecoderModel, tokens: Int32Array): Promise<Float32Array> {
-  const scores = tf.tidy(() => logits(model, forward(model, { tokens, batch: 1, length: tokens.length })));
-  const values = await scores.data<"float32">();
-  scores.dispose();
-  return values;
-}
 
 Deno.test("the small models cover every family", () => {
   const covered = new Set(NAMES.map((name) => familyConfig(name).family ?? "llama"));
@@ -51,7 +43,7 @@ testOnEngines("forward() equals the plain-array twin for every family, beyond wi
     const tokens = toyTokens({ count: 33 });
     const expected = referenceForward(source, tokens);
     using model = await onDevice(source);
-    assertClose(await scoresOf(model, tokens), flat(expected.logits), { atol: 1e-4 }, `logits of ${name}`);
+    assertClose(await logitsOf(model, tokens), flat(expected.logits), { atol: 1e-4 }, `logits of ${name}`);
   }
 });
 
@@ -167,12 +159,11 @@ testOnEngines("masks of layers and hidden dimensions fold into the weights of ev
     const masks = uploadMasks(host);
     const mask = tf.tensor1d(hidden);
     const pass = { masks, hidden: { mask, open: config.width } };
-    const expected = forward(dense, { tokens, batch: 1, length: tokens.length }, pass);
-    const scores = logits(dense, expected);
+    const expected = await logitsOf(dense, tokens, pass);
     using merged = freed(await pruneModel(dense, densePlan(config)));
     foldTrained(merged, dense, { masks: host, hidden });
-    assertClose(await scoresOf(merged, tokens), await scores.data(), { atol: 1e-4 }, name);
-    tf.dispose([expected, scores, mask, ...masks.flatMap((each) => Object.values(each) as tf.Tensor[])]);
+    assertClose(await logitsOf(merged, tokens), expected, { atol: 1e-4 }, name);
+    tf.dispose([mask, ...masks.flatMap((each) => Object.values(each) as tf.Tensor[])]);
   }
 });
 

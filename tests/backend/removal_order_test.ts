@@ -8,18 +8,15 @@ import { slopeFactors } from "../../methods/obs/curvature.ts";
 import { diagonalBlocks, invert, invertSmall } from "../../methods/obs/inverse.ts";
 import { removalOrder } from "../../methods/obs/removal_order.ts";
 import { obs } from "../../methods/obs/mod.ts";
-import { forward, targetLogProbs } from "../../models/decoder.ts";
 import { type HostTensor, memorySource, tensorNames, type WeightSource, WRITING_NAMES } from "../../models/config.ts";
-import type { DecoderModel } from "../../models/device.ts";
 import type { ObservedSite } from "../../models/layers.ts";
 import { densePlan, type PrunePlan } from "../../models/plan.ts";
 import { keptIndices } from "../../models/surgery.ts";
-import { nextTokens, scoredRows, windowBatch } from "../../models/training/batches.ts";
 import { compensateInTurn } from "../../models/training/cut_in_turn.ts";
 import { identity, inverseOf, product, transposed } from "../support/dense.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
 import { methodContext, QUIET, toyWindows } from "../support/method_context.ts";
-import { onDevice } from "../support/device_models.ts";
+import { lossOf, onDevice } from "../support/device_models.ts";
 import { referenceForward } from "../support/reference.ts";
 import { toySource } from "../support/toy.ts";
 
@@ -192,15 +189,6 @@ testOnEngines("removalOrder() removes first what the loss does not feel with S, 
   tf.dispose([a, weight, slopes]);
 });
 
-/** Summed cross entropy of one window. */
-async function summedLoss(model: DecoderModel, window: Int32Array): Promise<number> {
-  const batch = windowBatch([window]);
-  const rows = tf.tidy(() => scoredRows(forward(model, batch), batch));
-  const { logProbs } = await targetLogProbs(model, rows, nextTokens(batch));
-  rows.dispose();
-  return -logProbs.reduce((sum, value) => sum + value, 0);
-}
-
 testOnEngines("slopeFactors() is the outer product of central differences for a single token", async () => {
   // Of two tokens only the first is scored, and in the last layer nothing of the second reaches it.
   const window = at(toyWindows(1, 2), 0);
@@ -218,7 +206,7 @@ testOnEngines("slopeFactors() is the outer product of central differences for a 
         const layers = model.layers.map((layer, l) =>
           l === last ? { ...layer, [map]: { ...layer[map], bias } } : layer
         );
-        losses.push(await summedLoss({ ...model, layers }, window));
+        losses.push(await lossOf({ ...model, layers }, [window]));
         bias.dispose();
       }
       slope.push((at(losses, 0) - at(losses, 1)) / (2 * step));

@@ -12,10 +12,7 @@ import { parseOptions } from "../../methods/mod.ts";
 import type { DecoderConfig } from "../../models/config.ts";
 import { type LayerPlan, type LayerShape, UNITS, widthOf } from "../../models/units.ts";
 import { keptParameters, layerParameters } from "../../models/count.ts";
-import { forward } from "../../models/decoder.ts";
 import { type DecoderModel, disposeModel } from "../../models/device.ts";
-import { logits } from "../../models/vocabulary.ts";
-import type { HiddenMask, LayerMasks } from "../../models/masks.ts";
 import { densePlan, keptLayers, plannedConfig, type PrunePlan } from "../../models/plan.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import { resolveTarget } from "../../models/target.ts";
@@ -25,7 +22,7 @@ import { assertClose, testOnEngines } from "../support/engines.ts";
 import { type ContextOptions, learningOptions, methodContext, toyWindows } from "../support/method_context.ts";
 import { testedMethods } from "../support/own_methods.ts";
 import { planToHidden, planToMasks } from "../support/plan_masks.ts";
-import { onDevice } from "../support/device_models.ts";
+import { logitsOf, onDevice } from "../support/device_models.ts";
 
 const { methods, fileOf: ownFiles } = await testedMethods();
 
@@ -164,15 +161,6 @@ async function forEachCase(
   }
 }
 
-async function probeLogits(model: DecoderModel, masks?: LayerMasks[], hidden?: HiddenMask): Promise<Float32Array> {
-  const states = forward(model, probe, { masks, hidden });
-  const scores = logits(model, states);
-  states.dispose();
-  const values = await scores.data<"float32">();
-  scores.dispose();
-  return values;
-}
-
 /** Same logits, to 1e-4 of the largest. */
 function assertSameLogits(actual: Float32Array, expected: Float32Array, title: string, claim: string): void {
   const largest = expected.reduce((max, value) => Math.max(max, Math.abs(value)), 0);
@@ -224,7 +212,7 @@ async function assertMaskedEqualsPruned(model: DecoderModel, { plan, replaced }:
   const small = await pruneModel(model, plan, replaced);
   try {
     const claim = "the cut model must compute what the masked dense model computes";
-    assertSameLogits(await probeLogits(small), await probeLogits(whole, masks, hidden), title, claim);
+    assertSameLogits(await logitsOf(small, probe), await logitsOf(whole, probe, { masks, hidden }), title, claim);
   } finally {
     disposeModel(whole);
     disposeModel(small);
@@ -280,7 +268,7 @@ for (const method of methods) {
       const same = await pruneModel(model, plan, replaced);
       try {
         const claim = "the replaced tensors must leave the dense model as it is";
-        assertSameLogits(await probeLogits(same), await probeLogits(model), title, claim);
+        assertSameLogits(await logitsOf(same, probe), await logitsOf(model, probe), title, claim);
       } finally {
         disposeModel(same);
       }

@@ -7,7 +7,7 @@ import { checkGpus } from "../../benchmarks/configuration/checks.ts";
 import { prepareRun } from "../../benchmarks/configuration/prepare.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import type { CellRecord } from "../../core/schema/schema.ts";
-import { finish, refused } from "../support/bench_process.ts";
+import { finish } from "../support/bench_process.ts";
 import { folderTest } from "../support/weights_fixture.ts";
 import { ROOT } from "../../core/util/user_folder.ts";
 
@@ -37,13 +37,6 @@ Deno.test("checkGpus() wants a GPU for every cell at once", () => {
   checkGpus(2, 2);
   assertThrows(() => checkGpus(4, 2), UsageError, "--jobs 4 needs a GPU for each cell, but there are 2: give --jobs 2");
   assertThrows(() => checkGpus(2, 0), UsageError, "nvidia-smi does not list any");
-});
-
-folderTest("a device and an arithmetic that the engine does not have are refused before any cell", async (out) => {
-  const common = ["run", "--preset", "smoke", "--out", out, "--engine", "wasm"];
-  await refused('Engine "wasm" runs on the CPU and not on "cuda": leave out --device', ...common, "--device", "cuda");
-  await refused('Engine "wasm" has no fast arithmetic', ...common, "--arithmetic", "fast");
-  assertEquals([...Deno.readDirSync(out)], []);
 });
 
 Deno.test("setup:tensorflow --cuda without a GPU says what is missing, before it runs or writes anything", async () => {

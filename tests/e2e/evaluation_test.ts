@@ -3,7 +3,7 @@ import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { join } from "node:path";
 import { at } from "../../core/util/indexing.ts";
 import { readRecords, runPaths } from "../../benchmarks/records/store.ts";
-import { refused, succeed } from "../support/bench_process.ts";
+import { succeed } from "../support/bench_process.ts";
 import { known, take } from "../support/values.ts";
 import { folderTest } from "../support/weights_fixture.ts";
 
@@ -60,9 +60,4 @@ folderTest("bench run writes no samples unless asked", async (out) => {
   const { record, files } = onlyCell(out);
   assertEquals(files.length, 1);
   assertEquals(JSON.parse(at(files, 0).text).pruning.id, record.id);
-});
-
-folderTest("bench run refuses few-shot examples without a training split", async (out) => {
-  const flags = "--tasks tiny-facts --num-fewshot 2".split(" ");
-  await refused('Task "tiny-facts" has no training split', ...DENSE, ...flags, "--out", out);
 });

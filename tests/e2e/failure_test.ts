@@ -5,7 +5,6 @@ import { take } from "../support/values.ts";
 import { at } from "../../core/util/indexing.ts";
 import { denoRun } from "../../core/util/deno_run.ts";
 import { readRecords } from "../../benchmarks/records/store.ts";
-import { openSafetensorsFolder, writeSafetensors } from "../../core/formats/safetensors.ts";
 import { bench, benchWith, finish, killCell, signalCell, succeed, watch } from "../support/bench_process.ts";
 import { folderTest } from "../support/weights_fixture.ts";
 import { ROOT } from "../../core/util/user_folder.ts";
@@ -61,42 +60,17 @@ folderTest("a cell that hangs ends with a run that is killed", async (out) => {
   assert(!isRunning(), "the cell outlived its run");
 });
 
-folderTest("--timeout ends a cell that takes longer", async (out) => {
+folderTest("--timeout ends a cell that takes longer, also behind a launcher", async (out) => {
+  const programs = join(out, "bin");
+  Deno.mkdirSync(programs);
+  Deno.writeTextFileSync(join(programs, "deno"), `#!/bin/sh\n'${Deno.execPath()}' "$@"\nexit $?\n`, { mode: 0o755 });
   // Less than any process takes to start.
-  const { code, stderr } = await finish(bench(...run(out, "--timeout", "0.05")));
+  const { code, stderr } = await finish(benchWith({ programs }, ...run(out, "--timeout", "0.05")));
   assertEquals(code, 1, stderr);
   assertEquals(kinds(out), ["timeout", "timeout"]);
   assertStringIncludes(at(failures(out), 0).message, "ended after 0.05 s: give a longer --timeout");
   const { code: kept } = await finish(bench(...run(out, "--retry", "none")));
   assertEquals(kept, 1);
-});
-
-folderTest("--timeout ends a cell behind a launcher", async (out) => {
-  const programs = join(out, "bin");
-  Deno.mkdirSync(programs);
-  Deno.writeTextFileSync(join(programs, "deno"), `#!/bin/sh\n'${Deno.execPath()}' "$@"\nexit $?\n`, { mode: 0o755 });
-  const { code, stderr } = await finish(benchWith({ programs }, ...run(out, "--timeout", "0.05")));
-  assertEquals(code, 1, stderr);
-  assertEquals(kinds(out), ["timeout", "timeout"]);
-});
-
-folderTest("NaN weights give a failure of class numeric", async (out) => {
-  const model = join(out, "model");
-  Deno.mkdirSync(model);
-  for (const { name } of Deno.readDirSync(join(ROOT, "models/tiny"))) {
-    if (name.endsWith(".json")) Deno.copyFileSync(join(ROOT, "models/tiny", name), join(model, name));
-  }
-  const source = openSafetensorsFolder(join(ROOT, "models/tiny"));
-  writeSafetensors(join(model, "model.safetensors"), {
-    shapes: new Map([...source.tensors].map(([name, { shape }]) => [name, shape])),
-    read: (name) => name === "model.norm.weight" ? source.read(name).data.fill(NaN) : source.read(name).data,
-    dtype: "F32",
-  });
-  source.close();
-  const { code, stderr } = await finish(bench(...run(join(out, "run"), "--model", model)));
-  assertEquals(code, 1, stderr);
-  assertEquals(kinds(join(out, "run")), ["numeric", "numeric"]);
-  assertStringIncludes(at(failures(join(out, "run")), 0).message, "NaN");
 });
 
 folderTest("a cell whose data is gone says what to fetch", async (out) => {

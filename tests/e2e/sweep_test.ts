@@ -74,25 +74,22 @@ folderTest("bench run measures every cell, writes the report, and has nothing to
   assertEquals(second.stdout, first.stdout);
 });
 
-folderTest("bench run goes on after kill -9 without losing or repeating a cell", async (out) => {
-  await interrupted(out, "SIGKILL", cellDone);
-  const before = readRecords(out).records;
-  assert(before.length >= 1 && before.length < CELLS, `${before.length} records before the kill`);
-  await assertGoesOn(out, before);
-});
-
-folderTest("bench run goes on after kill -9 in the middle of the first cells", async (out) => {
-  for (const moment of ["loading", "tiny-facts"]) await interrupted(out, "SIGKILL", phase(moment));
-  await assertGoesOn(out, []);
-});
-
-folderTest("bench run stops at Ctrl-C with exit code 130, no failed record, and goes on", async (out) => {
-  const { code, signal } = await interrupted(out, "SIGINT", cellDone);
-  assertEquals([code, signal], [130, null]);
-  const before = readRecords(out).records;
-  assertEquals(before.filter(({ state }) => state === "failed"), []);
-  await assertGoesOn(out, before);
-});
+for (const signal of ["SIGKILL", "SIGINT"] as const) {
+  folderTest(
+    `bench run goes on after ${signal} without losing or repeating a cell, and none has failed`,
+    async (out) => {
+      for (const moment of signal === "SIGKILL" ? ["loading", "tiny-facts"] : []) {
+        await interrupted(out, signal, phase(moment));
+      }
+      const status = await interrupted(out, signal, cellDone);
+      if (signal === "SIGINT") assertEquals([status.code, status.signal], [130, null]);
+      const before = readRecords(out).records;
+      assert(before.length >= 1 && before.length < CELLS, `${before.length} records before the signal`);
+      assertEquals(before.filter(({ state }) => state === "failed"), []);
+      await assertGoesOn(out, before);
+    },
+  );
+}
 
 folderTest("throughput comes last, equal shapes share it, and Ctrl-C before it loses nothing", async (out) => {
   const events: string[] = [];
@@ -166,15 +163,4 @@ folderTest("bench run sets an unreadable record aside and measures its cell agai
   assertStringIncludes(stderr, `kept as ${path}.bad`);
   assertEquals(readRecords(out).records.length, CELLS);
   assertEquals(Deno.readFileSync(`${path}.bad`).length, 100);
-});
-
-folderTest("bench run adds methods and examples to a folder, and measures only what is missing", async (out) => {
-  const flags = [...RUN, out, "--methods", "random", "--sparsity"];
-  await succeed(...flags, "0");
-  const added = await succeed(...flags, "0.5");
-  assertStringIncludes(added.stderr, "2 cells into");
-  assertStringIncludes(added.stderr, "1 finished earlier");
-  await succeed(...flags, "0.5", "--limit", "5");
-  const again = await succeed(...flags, "0.5", "--limit", "5");
-  assertStringIncludes(again.stderr, "2 finished earlier");
 });

@@ -148,14 +148,10 @@ folderTest("results of tasks whose files say how many examples the prompt has ar
   }
 });
 
-folderTest("a Python function, missing data and an unknown task are refused before the first cell", async (root) => {
+folderTest("missing data and an unknown task are refused before the first cell", async (root) => {
   writeFiles(root);
-  const hook = join(root, "hook.yaml");
-  Deno.writeTextFileSync(hook, `include: facts.yaml\ntask: hook\nprocess_docs: !function utils.process\n`);
-  const out = join(root, "out");
-  const refuse = (problem: string, ...args: string[]) => refused(problem, ...RUN, ...args, "--out", out);
-  await refuse("process_docs is the Python function utils.process", "--task-file", hook);
-  await refuse('"fatcs"', "--task-file", join(root, "facts.yaml"), "--tasks", "fatcs");
+  const run = [...RUN, "--out", join(root, "out"), "--task-file", join(root, "facts.yaml")];
+  await refused('"fatcs"', ...run, "--tasks", "fatcs");
   Deno.removeSync(join(root, "data/facts.jsonl"));
-  await refuse("data/facts.jsonl", "--task-file", join(root, "facts.yaml"));
+  await refused("data/facts.jsonl", ...run);
 });

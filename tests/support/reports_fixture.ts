@@ -4,8 +4,11 @@
  */
 import { AssertionError } from "@std/assert";
 import { at } from "../../core/util/indexing.ts";
+import { sectionsOf } from "../../benchmarks/commands/reports.ts";
 import { createRng } from "../../core/util/rng.ts";
 import type { CellRecord, DatasetUse, DoneRecord, FailedRecord, ModelSize } from "../../core/schema/schema.ts";
+import { compareRuns } from "../../reports/compare.ts";
+import type { Section } from "../../reports/sections.ts";
 import { cellRecordSchema, SCHEMA_VERSION } from "../../core/schema/schema.ts";
 
 const LAYERS = 30;
@@ -254,6 +257,13 @@ export function smallRecords(): CellRecord[] {
     failedRecord({ method: "magnitude", sparsity: 0.2 }),
   ];
 }
+
+/** The first section of a report of `records`. */
+export const sectionOf = (records: readonly CellRecord[]): Section => at(sectionsOf(records), 0);
+
+/** What a comparison of two runs says. */
+export const compared = (a: CellRecord[], b: CellRecord[], names: [string, string] = ["A", "B"]): string =>
+  compareRuns({ name: names[0], sections: sectionsOf(a) }, [{ name: names[1], sections: sectionsOf(b) }]);
 
 /** Compares `actual` with a committed file. Goldens of this kind pin a layout: what they say is checked elsewhere. */
 export function assertGolden(name: string, actual: string): void {

@@ -18,20 +18,10 @@ import {
 import { FAILURE_KINDS, trainingSchema } from "../../core/schema/schema.ts";
 import { EngineError, MissingDataError, NumericError, UsageError } from "../../core/util/errors.ts";
 import { ROOT } from "../../core/util/user_folder.ts";
+import { printed } from "../support/printed.ts";
 import { tempFolder } from "../support/weights_fixture.ts";
 
-/** Exit code and output of a command run in this process. */
-async function bench(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
-  const { log, error } = console;
-  const said = { stdout: "", stderr: "" };
-  console.log = (...parts: unknown[]) => said.stdout += parts.join(" ") + "\n";
-  console.error = (...parts: unknown[]) => said.stderr += parts.join(" ") + "\n";
-  try {
-    return { code: await main(args), ...said };
-  } finally {
-    Object.assign(console, { log, error });
-  }
-}
+const bench = (...args: string[]) => printed(() => main(args));
 
 Deno.test("bench --help and --version go to standard output with exit code 0", async () => {
   for (const args of ["--help", "-h", "report -h"]) {

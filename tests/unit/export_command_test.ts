@@ -14,26 +14,17 @@ import { densePlan, type PrunePlan } from "../../models/plan.ts";
 import { prunedSource } from "../../models/export_source.ts";
 import { openFolderModel, openModel } from "../../models/load.ts";
 import { byteLevelDefinition, exportToy, PLANS, recordOf, writeModelFolder } from "../support/export_fixture.ts";
+import { printed } from "../support/printed.ts";
 import { doneRecord, failedRecord } from "../support/reports_fixture.ts";
 import { known } from "../support/values.ts";
 import { folderTest } from "../support/weights_fixture.ts";
 
 /** Runs the command and returns what it printed. */
 async function run(...args: string[]): Promise<{ code: number; out: string; err: string }> {
-  const { log, error } = console;
-  const out: string[] = [];
-  const err: string[] = [];
-  console.log = (text: string) => out.push(text);
-  console.error = (text: string) => err.push(text);
-  try {
-    return {
-      code: await exportCommand.run(parseStrictly(args, exportCommand.flags), args),
-      out: out.join("\n"),
-      err: err.join("\n"),
-    };
-  } finally {
-    Object.assign(console, { log, error });
-  }
+  const { code, stdout, stderr } = await printed(() =>
+    exportCommand.run(parseStrictly(args, exportCommand.flags), args)
+  );
+  return { code, out: stdout.trimEnd(), err: stderr.trimEnd() };
 }
 
 const CARD = { format: "hf", type: "F32", isExact: true, remarks: [], family: LLAMA } as const;

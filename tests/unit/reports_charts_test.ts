@@ -12,10 +12,8 @@ import type { CellRecord, DoneRecord } from "../../core/schema/schema.ts";
 import { writePaperFigures } from "../../reports/paper_figures.ts";
 import { siteData } from "../../reports/site/site_data.ts";
 import { toPdf } from "../../reports/pdf.ts";
-import { doneRecord, smallRecords, sweepRecords } from "../support/reports_fixture.ts";
+import { doneRecord, sectionOf, smallRecords, sweepRecords } from "../support/reports_fixture.ts";
 import { folderTest } from "../support/weights_fixture.ts";
-
-const sectionOf = (records: readonly CellRecord[]) => at(sectionsOf(records), 0);
 
 Deno.test("paretoFront() is the set of points that no other beats, by brute force", () => {
   const point = fc.record({ x: fc.integer({ min: 0, max: 9 }), y: fc.integer({ min: 0, max: 9 }) });

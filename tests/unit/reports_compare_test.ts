@@ -1,16 +1,13 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
 import { at } from "../../core/util/indexing.ts";
-import { type CellRecord, type DoneRecord, trainingSchema } from "../../core/schema/schema.ts";
+import { type DoneRecord, trainingSchema } from "../../core/schema/schema.ts";
 import { sectionsOf } from "../../benchmarks/commands/reports.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { glance } from "../../reports/findings.ts";
 import { rankings } from "../../reports/significance.ts";
 import { compareMethods, compareRuns } from "../../reports/compare.ts";
-import { doneRecord, smallRecords } from "../support/reports_fixture.ts";
+import { compared, doneRecord, smallRecords } from "../support/reports_fixture.ts";
 import { take } from "../support/values.ts";
-
-const compared = (a: CellRecord[], b: CellRecord[], names: [string, string] = ["A", "B"]) =>
-  compareRuns({ name: names[0], sections: sectionsOf(a) }, [{ name: names[1], sections: sectionsOf(b) }]);
 
 const lineOf = (text: string, ...parts: string[]) =>
   text.split("\n").find((line) => parts.every((part) => line.includes(part)))!;

@@ -1,10 +1,9 @@
 /** What every format must say besides the numbers: the protocol, the cost, and which speed-ups are in doubt. */
 import { assert, assertAlmostEquals, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { at } from "../../core/util/indexing.ts";
-import { type CellRecord, type DoneRecord, trainingSchema } from "../../core/schema/schema.ts";
+import { type DoneRecord, trainingSchema } from "../../core/schema/schema.ts";
 import { summarise } from "../../benchmarks/timing/throughput.ts";
 import { renderTable, reportOf, sectionsOf } from "../../benchmarks/commands/reports.ts";
-import { compareRuns } from "../../reports/compare.ts";
 import { toCsv } from "../../reports/csv.ts";
 import { glance } from "../../reports/findings.ts";
 import { toHtml } from "../../reports/html.ts";
@@ -15,12 +14,14 @@ import { isDoubtful } from "../../reports/estimates.ts";
 import { warnings } from "../../reports/warnings.ts";
 import { resultTable } from "../../reports/result_tables.ts";
 import { renderNextSteps } from "../../reports/next_steps.ts";
-import { doneRecord, failedRecord, type FakeCell, smallRecords } from "../support/reports_fixture.ts";
-
-const sectionOf = (records: CellRecord[]) => at(sectionsOf(records), 0);
-
-const compared = (a: CellRecord[], b: CellRecord[], names: [string, string] = ["A", "B"]) =>
-  compareRuns({ name: names[0], sections: sectionsOf(a) }, [{ name: names[1], sections: sectionsOf(b) }]);
+import {
+  compared,
+  doneRecord,
+  failedRecord,
+  type FakeCell,
+  sectionOf,
+  smallRecords,
+} from "../support/reports_fixture.ts";
 
 const TRAINING = trainingSchema.parse({ steps: 5, batch: 1, tokens: 64, learningRate: 0.002, rank: 4 });
 

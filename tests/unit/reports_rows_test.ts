@@ -1,13 +1,11 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { at } from "../../core/util/indexing.ts";
-import type { CellRecord, DoneRecord } from "../../core/schema/schema.ts";
+import type { DoneRecord } from "../../core/schema/schema.ts";
 import { reportOf, sectionsOf } from "../../benchmarks/commands/reports.ts";
 import { protocol } from "../../reports/protocol.ts";
 import type { Row, Section } from "../../reports/sections.ts";
-import { doneRecord, failedRecord, sweepRecords } from "../support/reports_fixture.ts";
+import { doneRecord, failedRecord, sectionOf, sweepRecords } from "../support/reports_fixture.ts";
 import { known } from "../support/values.ts";
-
-const sectionOf = (records: CellRecord[]) => at(sectionsOf(records), 0);
 
 const rowOf = (section: Section, label: string, asked: number): Row =>
   section.rows.find((row) => row.label === label && row.asked === asked)!;

@@ -3,14 +3,12 @@ import { take } from "../support/values.ts";
 import { at } from "../../core/util/indexing.ts";
 import { createRng } from "../../core/util/rng.ts";
 import { mcnemarExact, signFlipTest } from "../../core/util/stats.ts";
-import type { CellRecord, DoneRecord } from "../../core/schema/schema.ts";
+import type { DoneRecord } from "../../core/schema/schema.ts";
 import { sectionsOf } from "../../benchmarks/commands/reports.ts";
 import type { Section } from "../../reports/sections.ts";
 import { clearSign, type Comparison, resampled, seedCount } from "../../reports/paired_tests.ts";
 import { isClear, type Ranking, rankings, standings } from "../../reports/significance.ts";
-import { doneRecord, sweepRecords } from "../support/reports_fixture.ts";
-
-const sectionOf = (records: CellRecord[]) => at(sectionsOf(records), 0);
+import { doneRecord, sectionOf, sweepRecords } from "../support/reports_fixture.ts";
 
 /** A record whose arc_easy outcomes are given. */
 function withOutcomes(method: string, outcomes: string): DoneRecord {

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { renderTable, reportOf, sectionsOf } from "../../benchmarks/commands/reports.ts";
+import { renderTable, reportOf } from "../../benchmarks/commands/reports.ts";
 import { toCsv, toSeedCsv } from "../../reports/csv.ts";
 import { protocol } from "../../reports/protocol.ts";
 import { glance } from "../../reports/findings.ts";
@@ -9,11 +9,9 @@ import { toMarkdown } from "../../reports/markdown.ts";
 import { rankings } from "../../reports/significance.ts";
 import { warnings } from "../../reports/warnings.ts";
 import type { CellRecord, DatasetUse } from "../../core/schema/schema.ts";
-import { doneRecord, failedRecord, smallRecords, sweepRecords } from "../support/reports_fixture.ts";
+import { doneRecord, failedRecord, sectionOf, smallRecords, sweepRecords } from "../support/reports_fixture.ts";
 import { known } from "../support/values.ts";
 import { at } from "../../core/util/indexing.ts";
-
-const sectionOf = (records: CellRecord[]) => at(sectionsOf(records), 0);
 
 const report = (records: CellRecord[]) => reportOf(records, "t");
 
