@@ -9,7 +9,7 @@ import { at } from "../../core/util/indexing.ts";
 import { readRecords } from "../../benchmarks/records/store.ts";
 import { writeReport } from "../../benchmarks/commands/reports.ts";
 import { sweepRecords } from "../support/reports_fixture.ts";
-import { type Page, withPage } from "../support/chromium.ts";
+import { clickAt, openPage, type Page, screenshot, withPage } from "../support/chromium.ts";
 import { tempFolder } from "../support/weights_fixture.ts";
 
 const WIDTHS = [360, 1400];
@@ -21,26 +21,11 @@ const REPORTS = {
   smollm2: readRecords(join(ROOT, "results/smollm2-135m-one-shot")).records,
 };
 
-async function open(page: Page, path: string, { width, dark = false }: { width: number; dark?: boolean }) {
-  const metrics = { width, height: 900, deviceScaleFactor: 1, mobile: width < 600 };
-  await page.send("Emulation.setDeviceMetricsOverride", metrics);
-  const scheme = { name: "prefers-color-scheme", value: dark ? "dark" : "light" };
-  await page.send("Emulation.setEmulatedMedia", { features: [scheme] });
-  await page.send("Page.navigate", { url: pathToFileURL(path).href });
+async function open(page: Page, path: string, how: Parameters<typeof openPage>[2]): Promise<void> {
+  await openPage(page, pathToFileURL(path).href, how);
   for (let tries = 0; await page.evaluate("document.readyState") !== "complete" && tries < 100; tries++) {
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
-}
-
-/** A picture of the whole page, which must be more than one colour. */
-async function screenshot(page: Page, name: string): Promise<void> {
-  const { data } = await page.send("Page.captureScreenshot", { captureBeyondViewport: true }) as { data: string };
-  const png = Uint8Array.fromBase64(data);
-  assert(png.length > 20_000, `${name}: the picture has ${png.length} bytes only`);
-  const folder = Deno.env.get("MASKPRUNE_SCREENSHOTS");
-  if (folder === undefined) return;
-  Deno.mkdirSync(folder, { recursive: true });
-  Deno.writeFileSync(join(folder, `${name}.png`), png);
 }
 
 /** The inflated streams of a PDF, as text. */
@@ -58,15 +43,13 @@ function contentStreams(pdf: Uint8Array): string[] {
 
 /** Clicks the middle of the first element that `selector` finds, with the mouse. */
 async function click(page: Page, selector: string): Promise<void> {
-  const at = await page.evaluate<{ x: number; y: number }>(`(() => {
+  const place = await page.evaluate<{ x: number; y: number }>(`(() => {
     const element = document.querySelector(${JSON.stringify(selector)});
     element.scrollIntoView({ block: "center", inline: "center" });
     const { x, y, width, height } = element.getBoundingClientRect();
     return { x: x + width / 2, y: y + height / 2 };
   })()`);
-  for (const type of ["mousePressed", "mouseReleased"]) {
-    await page.send("Input.dispatchMouseEvent", { type, ...at, button: "left", clickCount: 1 });
-  }
+  await clickAt(page, place);
 }
 
 /** Numbers that the third column is sorted by: the dense row's, then those of the pruned rows; failed ones have none. */
@@ -103,7 +86,8 @@ Deno.test("the HTML report works in a browser", async (t) => {
             );
             assertEquals(outer, width);
             assert(whole <= inner, `the page is ${whole} pixels wide, and ${inner} fit`);
-            await screenshot(page, `${name}-${width}${dark ? "-dark" : ""}`);
+            const { length } = await screenshot(page, `${name}-${width}${dark ? "-dark" : ""}`);
+            assert(length > 20_000, `a picture of more than one colour: current ${length} bytes`);
             assertEquals(page.problems, []);
             assertEquals(page.requests, [pathToFileURL(path).href]);
           });

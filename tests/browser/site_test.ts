@@ -8,7 +8,7 @@ import type { CellRecord } from "../../core/schema/schema.ts";
 import { changeWords, corrected, pairedTest } from "../../reports/paired_tests.ts";
 import { pValue } from "../../reports/format.ts";
 import { writeSite } from "../../reports/site/write_site.ts";
-import { type Page, withPage } from "../support/chromium.ts";
+import { clickAt, openPage, type Page, screenshot, withPage } from "../support/chromium.ts";
 import { doneRecord, sweepRecords } from "../support/reports_fixture.ts";
 import { tempFolder } from "../support/weights_fixture.ts";
 
@@ -64,23 +64,10 @@ async function until(page: Page, expression: string): Promise<void> {
   throw new Error(`This did not become true: ${expression}`);
 }
 
-async function open(page: Page, url: string, { width, dark = false }: { width: number; dark?: boolean }) {
-  await page.send("Emulation.setDeviceMetricsOverride", {
-    ...{ width, height: 900, deviceScaleFactor: 1, mobile: width < 600 },
-  });
-  const scheme = { name: "prefers-color-scheme", value: dark ? "dark" : "light" };
-  await page.send("Emulation.setEmulatedMedia", { features: [scheme] });
+async function open(page: Page, url: string, how: Parameters<typeof openPage>[2]): Promise<void> {
   await page.send("Page.navigate", { url: "about:blank" });
-  await page.send("Page.navigate", { url });
+  await openPage(page, url, how);
   await until(page, "document.querySelector('#chart canvas') !== null");
-}
-
-async function screenshot(page: Page, name: string): Promise<void> {
-  const folder = Deno.env.get("MASKPRUNE_SCREENSHOTS");
-  if (folder === undefined) return;
-  const { data } = await page.send("Page.captureScreenshot", { captureBeyondViewport: true }) as { data: string };
-  Deno.mkdirSync(folder, { recursive: true });
-  Deno.writeFileSync(join(folder, `site-${name}.png`), Uint8Array.fromBase64(data));
 }
 
 /** Chooses `value` in the control `name`. */
@@ -159,9 +146,7 @@ async function pinPoint(page: Page): Promise<void> {
   await page.send("Input.dispatchMouseEvent", { type: "mouseMoved", ...place });
   await until(page, "!document.querySelector('#tooltip').hidden");
   assertStringIncludes(await page.evaluate("document.querySelector('#tooltip').textContent"), "flap at 20 %");
-  for (const type of ["mousePressed", "mouseReleased"]) {
-    await page.send("Input.dispatchMouseEvent", { type, ...place, button: "left", clickCount: 1 });
-  }
+  await clickAt(page, place);
   await until(page, "document.querySelector('#pins .cell h3') !== null");
   const text = await page.evaluate<string>("document.querySelector('#pins').textContent");
   for (const part of ["flap at 20 %", "deno task bench reproduce", "deno task bench export", "FFN channels kept"]) {
@@ -249,7 +234,7 @@ Deno.test("the page over many runs works in a browser", async (t) => {
           assertEquals(page.problems, []);
           const folder = url.slice(0, url.lastIndexOf("/"));
           assertEquals(page.requests.filter((address) => !address.startsWith(folder) && address !== "about:blank"), []);
-          await screenshot(page, `${width}${dark ? "-dark" : ""}`);
+          await screenshot(page, `site-${width}${dark ? "-dark" : ""}`);
         }
       });
       await t.step(`${width} pixels: each filter, axis, a pin and a baseline`, async () => {

@@ -83,25 +83,6 @@ testOnEngines("sheared: prunes to the shape, within the budget", async () => {
   }
 }, { except: SLOW });
 
-testOnEngines("sheared: a run towards a shape that was stopped goes on to the same result", async () => {
-  using model = await onDevice(toySource({ layers: LAYERS }));
-  const whole = await prune(model, { ...TARGET });
-  // Before and after masks are fixed.
-  for (const stopAt of [7, 20]) {
-    const folder = await Deno.makeTempDir();
-    const controller = new AbortController();
-    const learning = { options: training, windows, snapshots: { folder: `${folder}/run`, everySteps: 3 } };
-    const report = (message: string) => {
-      if (message.startsWith(`step ${stopAt} `)) controller.abort();
-    };
-    const stopped = prune(model, { ...TARGET }, { learning, signal: controller.signal, report });
-    await assertRejects(() => stopped, DOMException, "abort");
-    const again = await prune(model, { ...TARGET }, { learning });
-    assertEquals([again.plan, again.trained], [whole.plan, whole.trained]);
-    await Deno.remove(folder, { recursive: true });
-  }
-}, { except: SLOW });
-
 testOnEngines("sheared: hidden states are not compared with those of layers and dimensions that are gone", async () => {
   using model = await onDevice(toySource({ layers: LAYERS }));
   const compared = { options: { ...training, hidden: 0.1 }, windows };

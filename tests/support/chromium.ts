@@ -113,6 +113,38 @@ export async function withPage(use: (page: Page) => Promise<void>): Promise<void
   }
 }
 
+/** Opens an address at a width in pixels, with the colours asked for. */
+export async function openPage(
+  page: Page,
+  url: string,
+  { width, dark = false }: { width: number; dark?: boolean },
+): Promise<void> {
+  const metrics = { width, height: 900, deviceScaleFactor: 1, mobile: width < 600 };
+  await page.send("Emulation.setDeviceMetricsOverride", metrics);
+  const scheme = { name: "prefers-color-scheme", value: dark ? "dark" : "light" };
+  await page.send("Emulation.setEmulatedMedia", { features: [scheme] });
+  await page.send("Page.navigate", { url });
+}
+
+/** A PNG of the whole page, which the folder that `MASKPRUNE_SCREENSHOTS` names keeps. */
+export async function screenshot(page: Page, name: string): Promise<Uint8Array> {
+  const { data } = await page.send("Page.captureScreenshot", { captureBeyondViewport: true }) as { data: string };
+  const png = Uint8Array.fromBase64(data);
+  const folder = Deno.env.get("MASKPRUNE_SCREENSHOTS");
+  if (folder !== undefined) {
+    Deno.mkdirSync(folder, { recursive: true });
+    Deno.writeFileSync(join(folder, `${name}.png`), png);
+  }
+  return png;
+}
+
+/** Clicks a place of the page with the mouse. */
+export async function clickAt(page: Page, place: { x: number; y: number }): Promise<void> {
+  for (const type of ["mousePressed", "mouseReleased"]) {
+    await page.send("Input.dispatchMouseEvent", { type, ...place, button: "left", clickCount: 1 });
+  }
+}
+
 /** The browser's helper processes still write into the profile for a moment after the browser itself has ended. */
 async function removeProfile(profile: string): Promise<void> {
   for (const end = Date.now() + PATIENCE_MS;;) {

@@ -19,6 +19,15 @@ function withOutcomes(method: string, outcomes: string): DoneRecord {
   return record;
 }
 
+/** A record whose windows lose `nats` over those of `base`. */
+function shifted(base: DoneRecord, method: string, nats: (i: number) => number): DoneRecord {
+  const record = doneRecord({ method, sparsity: 0.2 });
+  const windowNll = at(base.perplexity, 0).windowNll.map((nll, i) => nll + nats(i));
+  const mean = windowNll.reduce((a, b) => a + b) / windowNll.length;
+  record.perplexity = [{ ...at(base.perplexity, 0), windowNll, nllPerToken: mean, perplexity: Math.exp(mean) }];
+  return record;
+}
+
 const find = (section: Section, name: string): Ranking => rankings(section).find(({ column }) => column.name === name)!;
 const signs = (ranking: Ranking) =>
   [...standings(ranking)].map(([row, { place, sign }]) => `${row.label} ${place} ${sign}`.trim());
@@ -53,20 +62,13 @@ Deno.test("standings() stars the best only when it is clearly better than every 
 
 Deno.test("rankings() tests no identical rows, and corrects the others as if they were not there", () => {
   const base = doneRecord({ method: "flap", sparsity: 0.2 });
-  const other = (method: string, nats: (i: number) => number) => {
-    const record = doneRecord({ method, sparsity: 0.2 });
-    const [result] = base.perplexity;
-    const windowNll = result!.windowNll.map((nll, i) => nll + nats(i));
-    record.perplexity = [{ ...result!, windowNll, perplexity: result!.perplexity * Math.exp(nats(0)) }];
-    return record;
-  };
   const p = (records: DoneRecord[], method: string) => {
     const { rows, comparisons } = find(sectionOf(records), "wikitext2");
     const { test, p } = comparisons.get(rows.find(({ methodId }) => methodId === method)!)!;
     return { test, p };
   };
-  const noisy = other("random", (i) => i === 0 ? 0.1 : i % 3 === 0 ? -0.05 : 0.05);
-  const copies = ["magnitude", "wanda-sp"].map((method) => other(method, () => 0));
+  const noisy = shifted(base, "random", (i) => i === 0 ? 0.1 : i % 3 === 0 ? -0.05 : 0.05);
+  const copies = ["magnitude", "wanda-sp"].map((method) => shifted(base, method, () => 0));
   assertEquals(p([base, noisy, ...copies], "random"), p([base, noisy], "random"));
   // The first of three equal rows is the best.
   assertEquals(p([base, noisy, ...copies], "flap"), { test: "identical", p: 1 });
@@ -74,16 +76,9 @@ Deno.test("rankings() tests no identical rows, and corrects the others as if the
 
 Deno.test("rankings() compares perplexities window by window: a small lead in every window is clear", () => {
   const base = doneRecord({ method: "flap", sparsity: 0.2 });
-  const shift = (method: string, nats: (i: number) => number): DoneRecord => {
-    const record = doneRecord({ method, sparsity: 0.2 });
-    const windowNll = at(base.perplexity, 0).windowNll.map((nll, i) => nll + nats(i));
-    const mean = windowNll.reduce((a, b) => a + b) / windowNll.length;
-    record.perplexity = [{ ...at(base.perplexity, 0), windowNll, nllPerToken: mean, perplexity: Math.exp(mean) }];
-    return record;
-  };
-  const small = find(sectionOf([base, shift("random", (i) => 0.02 + 0.001 * (i % 3))]), "wikitext2");
+  const small = find(sectionOf([base, shifted(base, "random", (i) => 0.02 + 0.001 * (i % 3))]), "wikitext2");
   assertEquals(signs(small), ["flap 1 *", "random 2"]);
-  const noisy = find(sectionOf([base, shift("random", (i) => 0.02 + (i % 2 === 0 ? 0.5 : -0.5))]), "wikitext2");
+  const noisy = find(sectionOf([base, shifted(base, "random", (i) => 0.02 + (i % 2 === 0 ? 0.5 : -0.5))]), "wikitext2");
   assertEquals(signs(noisy), ["flap 1", "random 2 ≈"]);
   const lead = small.comparisons.get(at(small.rows, 1))!.lead;
   assert(lead.low > 0.02 && lead.low <= lead.value && lead.value <= lead.high && lead.high < 0.022);
