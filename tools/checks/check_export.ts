@@ -15,6 +15,7 @@ import { startLlamaCpp } from "../../benchmarks/timing/peer_process.ts";
 import type { Peer } from "../../benchmarks/timing/peer_process.ts";
 import { startBestEngine } from "../../core/engine/engine.ts";
 import { unknownName } from "../../core/util/errors.ts";
+import { mean } from "../../core/util/stats.ts";
 import type { StoredType } from "../../core/formats/quantize.ts";
 import { createRng } from "../../core/util/rng.ts";
 import { ggufTokenizerMetadata } from "../../core/formats/tokenizer_gguf_write.ts";
@@ -135,9 +136,8 @@ function verdict(what: string, isRight: boolean, detail: string): void {
 /** Largest and mean absolute difference in nats. */
 function differences(actual: number[], expected: Float32Array): { max: number; mean: number } {
   const all = Array.from(expected, (value, i) => Math.abs(at(actual, i) - value));
-  // NaN must not be lost in a maximum.
-  const max = all.reduce((largest, value) => value <= largest ? largest : value, 0);
-  return { max, mean: all.reduce((sum, value) => sum + value, 0) / all.length };
+  // NaN is the largest.
+  return { max: all.reduce((largest, value) => Math.max(largest, value), 0), mean: mean(all) };
 }
 
 const sameLists = (a: number[][], b: number[][]) => JSON.stringify(a) === JSON.stringify(b);

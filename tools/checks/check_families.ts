@@ -14,15 +14,15 @@ import { startBestEngine } from "../../core/engine/engine.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
 import { createRng } from "../../core/util/rng.ts";
+import { mean } from "../../core/util/stats.ts";
 import type { WeightSource } from "../../models/config.ts";
-import { forward } from "../../models/decoder.ts";
-import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
-import { logits } from "../../models/vocabulary.ts";
+import type { DecoderModel } from "../../models/device.ts";
 import { exportHfFolder } from "../../models/export.ts";
 import { prunedSource } from "../../models/export_source.ts";
 import { openFolderModel } from "../../models/load.ts";
-import type { LayerMasks } from "../../models/masks.ts";
+import { logitsOf, onDevice } from "../../tests/support/device_models.ts";
 import { planToMasks } from "../../tests/support/plan_masks.ts";
+import { referenceLogProbs } from "../../tests/support/reference.ts";
 import { FAMILY_CONFIGS, randomPlan } from "./small_families.ts";
 import { runTool } from "../run_tool.ts";
 import { startTorch } from "../setup/setup_common.ts";
@@ -46,15 +46,8 @@ interface Answer {
   logits: number[][];
 }
 
-async function logitsOf(model: DecoderModel, tokens: Int32Array, masks?: LayerMasks[]): Promise<Float32Array> {
-  const batch = { tokens, batch: 1, length: tokens.length };
-  const scores = tf.tidy(() => logits(model, forward(model, batch, { masks })));
-  const values = await scores.data<"float32">();
-  scores.dispose();
-  return values;
-}
-
-const largest = (values: Iterable<number>) => [...values].reduce((max, value) => value <= max ? max : value, 0);
+// NaN is the largest.
+const largest = (values: Iterable<number>) => [...values].reduce((max, value) => Math.max(max, value), 0);
 
 /** Largest difference of logits, and mean difference of log-likelihoods of the next tokens in nats. */
 function differences(
@@ -63,16 +56,13 @@ function differences(
   tokens: Int32Array,
 ): { logit: number; nats: number } {
   const width = ours.length / theirs.length;
-  const rows = theirs.map((_, t) => ours.subarray(t * width, (t + 1) * width));
-  const logit = largest(theirs.flatMap((row, t) => row.map((value, i) => Math.abs(at(at(rows, t), i) - value))));
-  const logProb = (row: ArrayLike<number> & Iterable<number>, id: number) => {
-    const max = largest([...row].map(Math.abs));
-    const sum = [...row].reduce((total, value) => total + Math.exp(value - max), 0);
-    return at(Array.from(row), id) - max - Math.log(sum);
-  };
-  const next = [...tokens.subarray(1)];
-  const gaps = next.map((id, t) => Math.abs(logProb(at(rows, t), id) - logProb(at(theirs, t), id)));
-  return { logit, nats: gaps.reduce((sum, gap) => sum + gap, 0) / gaps.length };
+  const sides = [
+    theirs.map((_, t) => Float64Array.from(ours.subarray(t * width, (t + 1) * width))),
+    theirs.map((row) => Float64Array.from(row)),
+  ];
+  const gaps = ([a, b]: ArrayLike<number>[]) => Array.from(a ?? [], (value, i) => Math.abs(value - at(b ?? [], i)));
+  const logProbs = sides.map((rows) => referenceLogProbs(rows.slice(0, -1), tokens.subarray(1)));
+  return { logit: largest(gaps(sides.map((rows) => rows.flatMap((row) => [...row])))), nats: mean(gaps(logProbs)) };
 }
 
 /** What the cut model gives, masked and exported. */
@@ -82,12 +72,11 @@ async function checkPruned(
 ): Promise<{ masked: number; exported: number; kind: string }> {
   const plan = randomPlan(source.config);
   const masks = planToMasks(source.config, plan);
-  const masked = await logitsOf(dense, tokens, masks);
+  const masked = await logitsOf(dense, tokens, { masks });
   tf.dispose(masks.flatMap((layer) => Object.values(layer)));
   const small = prunedSource(source, plan);
-  const model = await uploadModel(small);
+  using model = await onDevice(small);
   const cut = await logitsOf(model, tokens);
-  disposeModel(model);
   const to = join(folder, "pruned");
   const tokenizer = { tokenizer: {}, config: {} };
   exportHfFolder(small, { to, dtype: "F32", maxShardBytes: SHARD_BYTES, tokenizer });
@@ -108,18 +97,12 @@ async function checkModel(name: string, json: Record<string, unknown>, peer: Pee
   let isRight = true;
   for (const dtype of ["float32", name.length % 2 === 0 ? "bfloat16" : "float16"]) {
     const to = join(folder, "made");
-    const made = await peer.ask<Answer>({
-      make: json,
-      folder: to,
-      dtype,
-      shardBytes: SHARD_BYTES,
-      tokens: [...tokens],
-    });
+    const asked = { make: json, folder: to, dtype, shardBytes: SHARD_BYTES, tokens: [...tokens] };
+    const made = await peer.ask<Answer>(asked);
     const source = openFolderModel(to);
-    const dense = await uploadModel(source);
+    using dense = await onDevice(source);
     const { logit, nats } = differences(await logitsOf(dense, tokens), made.logits, tokens);
     const pruned = await checkPruned(source, { peer, folder, tokens, dense });
-    disposeModel(dense);
     source.close();
     Deno.removeSync(to, { recursive: true });
     const good = logit <= MOST_LOGIT && nats <= MOST_NATS && pruned.masked <= MOST_LOGIT &&

@@ -25,6 +25,7 @@ import { scoringModel } from "../../models/scoring.ts";
 import { runTool, type ToolArgs } from "../run_tool.ts";
 import {
   type CheckedExample,
+  checkedExample,
   type CheckedTask,
   harnessPython,
   localData,
@@ -155,12 +156,7 @@ async function checkedCorpus(scorer: Scorer, name: string, { data, limit }: Want
   return {
     name,
     config: localData(corpus.evaluationSplit, join(resolve(data), dataset.source)),
-    ours: lmEvalDocuments(corpus.textField, scored).map(({ doc_hash, prompt_hash, target_hash }, i) => ({
-      answers: [{ logLikelihood: at(scored, i).logLikelihood }],
-      lengths: [],
-      hashes: [doc_hash, prompt_hash, target_hash],
-      outcomes: {},
-    })),
+    ours: lmEvalDocuments(corpus.textField, scored).map((sample) => checkedExample(sample)),
   };
 }
 

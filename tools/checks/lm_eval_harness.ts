@@ -3,14 +3,13 @@
  *
  * @module
  */
-import { lmEvalSamples } from "../../benchmarks/records/lm_eval_samples.ts";
+import { type LmEvalSample, lmEvalSamples } from "../../benchmarks/records/lm_eval_samples.ts";
 import { outputType, type ScoredExample } from "../../benchmarks/evaluation/tasks.ts";
 import { at } from "../../core/util/indexing.ts";
 import { codePointLength } from "../../core/util/python_text.ts";
 import type { AnyTask } from "../../datasets/define.ts";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { UsageError } from "../../core/util/errors.ts";
 import { privatePython, runCommand, TORCH, TRANSFORMERS } from "../setup/setup_common.ts";
 
 const HARNESS = ["lm-eval[api,hf]==0.4.13"];
@@ -45,24 +44,26 @@ export function localData(split: string, file: string, train?: string): Record<s
   };
 }
 
+/** What is compared of a line of a samples file, theirs or ours. */
+export function checkedExample(sample: LmEvalSample, lengths: number[] = []): CheckedExample {
+  const { filtered_resps, doc_hash, prompt_hash, target_hash, metrics } = sample;
+  return {
+    answers: filtered_resps.map((answer) =>
+      typeof answer === "string"
+        ? { logLikelihood: Number(answer) }
+        : { logLikelihood: Number(answer[0]), isGreedy: answer[1] === "True" }
+    ),
+    lengths,
+    hashes: [doc_hash, prompt_hash, target_hash],
+    outcomes: Object.fromEntries(
+      metrics.flatMap((metric) => typeof sample[metric] === "number" ? [[metric, sample[metric]]] : []),
+    ),
+  };
+}
+
 /** Reads a samples file of the harness. */
 export function readSamples(text: string): CheckedExample[] {
-  return text.trimEnd().split("\n").map((line): CheckedExample => {
-    const { filtered_resps, doc_hash, prompt_hash, target_hash, metrics, ...outcomes } = JSON.parse(line);
-    const hashes = [doc_hash, prompt_hash, target_hash];
-    if (typeof filtered_resps[0] === "string") {
-      return { answers: [{ logLikelihood: Number(filtered_resps[0]) }], lengths: [], hashes, outcomes: {} };
-    }
-    return {
-      answers: filtered_resps.map(([value, greedy]: string[]) => ({
-        logLikelihood: Number(value),
-        isGreedy: greedy === "True",
-      })),
-      lengths: [],
-      hashes,
-      outcomes: Object.fromEntries(metrics.map((metric: string) => [metric, outcomes[metric]])),
-    };
-  });
+  return text.trimEnd().split("\n").map((line) => checkedExample(JSON.parse(line)));
 }
 
 /** Python with the harness. */
@@ -111,45 +112,29 @@ export async function runHarness(
   { tasks, limit, ...job }: HarnessJob,
   work: string,
 ): Promise<HarnessRun> {
-  const [out, yaml] = [join(work, "out"), join(work, "tasks")];
+  const [out, yaml, request] = [join(work, "out"), join(work, "tasks"), join(work, "job.json")];
   Deno.mkdirSync(yaml, { recursive: true });
-  const child = new Deno.Command(python, {
-    args: [fileURLToPath(new URL("../peers/lm_eval_peer.py", import.meta.url))],
-    env: {
-      // Nothing is downloaded, and nothing is left in the user's caches.
-      HF_HOME: join(work, "hf"),
-      HF_HUB_OFFLINE: "1",
-      HF_DATASETS_OFFLINE: "1",
-      TOKENIZERS_PARALLELISM: "false",
-      LMEVAL_LOG_LEVEL: "WARNING",
-    },
-    stdin: "piped",
-    stdout: "piped",
-    stderr: "piped",
-  }).spawn();
-  const writer = child.stdin.getWriter();
   const names = tasks.map(({ name, config }) => ({ name, config }));
-  const request = { ...job, tasks: names, limit: limit ?? null, work: yaml, out };
-  await writer.write(new TextEncoder().encode(JSON.stringify(request)));
-  await writer.close();
-  const { success, stdout, stderr } = await child.output();
-  if (!success) {
-    const tail = new TextDecoder().decode(stderr).trim().split("\n").slice(-15).join("\n");
-    throw new UsageError(`lm-evaluation-harness ended with an error:\n${tail}`);
-  }
+  Deno.writeTextFileSync(request, JSON.stringify({ ...job, tasks: names, limit: limit ?? null, work: yaml, out }));
+  const script = fileURLToPath(new URL("../peers/lm_eval_peer.py", import.meta.url));
+  const { stdout } = await runCommand(python, [script, request], "lm-evaluation-harness ended with an error", {
+    // Nothing is downloaded, and nothing is left in the user's caches.
+    HF_HOME: join(work, "hf"),
+    HF_HUB_OFFLINE: "1",
+    HF_DATASETS_OFFLINE: "1",
+    TOKENIZERS_PARALLELISM: "false",
+    LMEVAL_LOG_LEVEL: "WARNING",
+  });
   const examples = new Map<string, CheckedExample[]>();
   let results: HarnessRun["results"] = {};
-  for (const { name: folder } of Deno.readDirSync(out)) {
-    for (const { name } of Deno.readDirSync(join(out, folder))) {
-      if (name.startsWith("results_")) {
-        ({ results } = JSON.parse(Deno.readTextFileSync(join(out, folder, name))));
-      }
-      const task = /^samples_(.+)_\d{4}-\d\d-\d\dT.*\.jsonl$/.exec(name)?.[1];
-      if (task) examples.set(task, readSamples(Deno.readTextFileSync(join(out, folder, name))));
-    }
+  const [{ name: folder }] = [...Deno.readDirSync(out)] as [Deno.DirEntry];
+  for (const { name } of Deno.readDirSync(join(out, folder))) {
+    const text = Deno.readTextFileSync(join(out, folder, name));
+    if (name.startsWith("results_")) ({ results } = JSON.parse(text));
+    const task = /^samples_(.+)_\d{4}-\d\d-\d\dT.*\.jsonl$/.exec(name)?.[1];
+    if (task) examples.set(task, readSamples(text));
   }
-  const measured = JSON.parse(new TextDecoder().decode(stdout).trim().split("\n").pop()!);
-  return { examples, results, loadS: measured.load_seconds, seconds: measured.seconds, peakBytes: measured.peak_bytes };
+  return { examples, results, ...JSON.parse(stdout.trim().split("\n").at(-1) ?? "") };
 }
 
 /** A task of the check: our side, and what the harness needs to know. */
@@ -161,16 +146,8 @@ export interface CheckedTask {
 
 /** Our side of the examples of a task. */
 export function ourExamples(task: AnyTask, scored: readonly ScoredExample[]): CheckedExample[] {
-  const type = outputType(task);
-  return lmEvalSamples(task, scored).map(({ doc_hash, prompt_hash, target_hash, metrics, ...sample }, i) => {
-    const { scores, example } = at(scored, i);
-    const isRolling = type === "loglikelihood_rolling";
-    const numbers = metrics.filter((metric) => typeof sample[metric] === "number");
-    return {
-      answers: isRolling ? scores.map(({ logLikelihood }) => ({ logLikelihood })) : scores,
-      lengths: type === "multiple_choice" ? example.choices.map(({ text }) => codePointLength(text)) : [],
-      hashes: [doc_hash, prompt_hash, target_hash],
-      outcomes: Object.fromEntries(numbers.map((metric) => [metric, Number(sample[metric])])),
-    };
-  });
+  const isChoice = outputType(task) === "multiple_choice";
+  return lmEvalSamples(task, scored).map((sample, i) =>
+    checkedExample(sample, isChoice ? at(scored, i).example.choices.map(({ text }) => codePointLength(text)) : [])
+  );
 }

@@ -1,10 +1,10 @@
 """lm-evaluation-harness's side of `deno task check:lm-eval` and `deno task bench:eval`.
 
-Reads one JSON object from standard input: {"pretrained": FOLDER, "tasks": [...], "batch_size": N,
+Reads one JSON object from the file that its argument names: {"pretrained": FOLDER, "tasks": [...], "batch_size": N,
 "limit": N or null, "num_fewshot": N, "work": FOLDER, "out": FOLDER}. A task is {"name": ..., "config": {...}}: its
 configuration, on top of that of the installed task of the same name unless it has an "output_type" or an "include" of
 its own. A group is {"name": ..., "config": {"group": ...}}. Writes
-the harness's own results and samples files into "out", and prints {"load_seconds": ..., "seconds": ..., "peak_bytes":
+the harness's own results and samples files into "out", and prints {"loadS": ..., "seconds": ..., "peakBytes":
 ...}: for loading the model, for everything after that, and the largest resident set of the process.
 """
 import json
@@ -13,7 +13,8 @@ import resource
 import sys
 import time
 
-job = json.load(sys.stdin)
+with open(sys.argv[1], encoding="utf-8") as file:
+    job = json.load(file)
 
 import lm_eval.tasks  # noqa: E402
 from lm_eval import simple_evaluate  # noqa: E402
@@ -65,4 +66,4 @@ for name in results["configs"]:
     if name in samples:
         tracker.save_results_samples(task_name=name, samples=samples[name])
 peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps({"load_seconds": load_seconds, "seconds": seconds, "peak_bytes": peak_bytes}))
+print(json.dumps({"loadS": load_seconds, "seconds": seconds, "peakBytes": peak_bytes}))
