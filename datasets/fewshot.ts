@@ -7,7 +7,7 @@
 import { UsageError } from "../core/util/errors.ts";
 import { at } from "../core/util/indexing.ts";
 import { createPythonRandom } from "../core/util/python_random.ts";
-import type { Example } from "./define.ts";
+import type { Example, LoadedTask } from "./define.ts";
 
 /** The harness's default `--seed` for few-shot examples. */
 export const FEWSHOT_SEED = 1234;
@@ -20,16 +20,8 @@ export function fewshotFiles(id: string): string[] {
   return [`${id}-train.jsonl`];
 }
 
-interface ExampleWithRecord {
-  example: Example;
-  record: unknown;
-}
-
-/** An example with its right answer, as text of a prompt. */
-function solved({ choices, gold }: Example): string {
-  const { context, continuation } = at(choices, gold);
-  return context + continuation + DELIMITER;
-}
+/** Examples, each with its record. */
+type Pool = Pick<LoadedTask, "examples" | "records">;
 
 interface DrawOptions {
   count: number;
@@ -38,7 +30,6 @@ interface DrawOptions {
   excludes: boolean;
   /** `first_n`: the first of the pool, the same for every record. */
   sampler?: "default" | "first_n";
-  seed?: number;
 }
 
 /** Indices into `pool` of the examples before each of `records`.
@@ -46,13 +37,13 @@ interface DrawOptions {
 export function drawFewshot(
   records: readonly unknown[],
   pool: readonly unknown[],
-  { count, excludes, sampler = "default", seed = FEWSHOT_SEED }: DrawOptions,
+  { count, excludes, sampler = "default" }: DrawOptions,
 ): number[][] {
   const needed = count + (excludes ? 1 : 0);
   if (pool.length < needed) {
     throw new UsageError(`${count} examples in the prompt need a pool of ${needed}: current ${pool.length}`);
   }
-  const random = createPythonRandom(seed);
+  const random = createPythonRandom(FEWSHOT_SEED);
   const all = [...pool.keys()];
   const keys = excludes ? pool.map((record) => JSON.stringify(record)) : [];
   return records.map((record) => {
@@ -71,14 +62,17 @@ export function drawFewshot(
 /** `examples` with solved examples of `pool` as prefix.
  * @throws {UsageError} when the pool is too small. */
 export function withFewshot(
-  examples: readonly ExampleWithRecord[],
-  pool: readonly ExampleWithRecord[],
+  { examples, records }: Pool,
+  pool: Pool,
   options: DrawOptions,
 ): Example[] {
-  const records = (side: readonly ExampleWithRecord[]) => side.map(({ record }) => record);
-  const draws = drawFewshot(records(examples), records(pool), options);
-  return examples.map(({ example }, i): Example => ({
+  const draws = drawFewshot(records, pool.records, options);
+  const solved = pool.examples.map(({ choices, gold }) => {
+    const { context, continuation } = at(choices, gold);
+    return context + continuation + DELIMITER;
+  });
+  return examples.map((example, i) => ({
     ...example,
-    prefix: at(draws, i).map((index) => solved(at(pool, index).example)).join(""),
+    prefix: at(draws, i).map((index) => at(solved, index)).join(""),
   }));
 }

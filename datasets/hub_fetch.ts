@@ -86,14 +86,13 @@ async function fetchFile(
   { repo, commit, access, options }: { repo: string; commit: string; access: Access; options: FetchOptions },
 ): Promise<void> {
   const { settings, retryMs = 1000, report } = options;
-  // Not Hugging Face's own protocol: mirrors do not offer it.
-  const plain = { xet: false };
   for (let attempt = 1;; attempt++) {
     let problem: unknown;
     try {
       const link = await downloadFileToCacheDir({
         ...access,
-        ...plain,
+        // Not Hugging Face's own protocol: mirrors do not offer it.
+        ...{ xet: false },
         repo: { type: "dataset", name: repo },
         path: entry.path,
         revision: commit,

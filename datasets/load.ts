@@ -22,11 +22,6 @@ import { FEWSHOT_SPLIT, fewshotFiles, withFewshot } from "./fewshot.ts";
 import { cachedSplit, hubSettings } from "./hub_cache.ts";
 import { readRecords } from "./records.ts";
 
-interface LoadedCorpus {
-  texts: string[];
-  dataset: DatasetUse;
-}
-
 /** Where to look for data sets. */
 export interface DataPlaces {
   /** Folder of the user; searched first. */
@@ -138,11 +133,9 @@ export async function loadTask(
     fetched: `${task.id}/${FEWSHOT_SPLIT}`,
   });
   const train = await readExamples(task, foundTrain);
-  const pair = ({ examples, records }: { examples: Example[]; records: unknown[] }) =>
-    examples.map((example, i) => ({ example, record: at(records, i) }));
   return {
     ...loaded,
-    examples: withFewshot(pair(loaded), pair(train), { count: fewshot, excludes: task.split !== "test" }),
+    examples: withFewshot(loaded, train, { count: fewshot, excludes: task.split !== "test" }),
     fewshotDataset: datasetUse(task, FEWSHOT_SPLIT, foundTrain, train.sha256),
   };
 }
@@ -168,7 +161,7 @@ function cutAt(corpus: Corpus, texts: readonly string[], share: number): number 
 export async function loadCorpus(
   corpus: Corpus,
   { split = corpus.evaluationSplit, ...places }: DataPlaces & { split?: string } = {},
-): Promise<LoadedCorpus> {
+): Promise<{ texts: string[]; dataset: DatasetUse }> {
   const named = split === "calibration" ? corpus.calibrationSplit : split;
   const own = corpus.splits[named] ?? [];
   const part = Object.hasOwn(PARTS, split) ? PARTS[split] : undefined;

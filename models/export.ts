@@ -54,15 +54,6 @@ export function requireUniform(config: DecoderConfig): void {
   );
 }
 
-function requireLoadable(config: DecoderConfig): void {
-  const { hf, title } = hfFamilyOf(config).family;
-  if (!hf.headsDivideWidth || headsDivideWidth(config)) return;
-  throw new UsageError(
-    `transformers accepts ${title} only if the number of heads divides the width: current ` +
-      `${queryHeads(at(config.layers, 0))} heads, width ${config.width}`,
-  );
-}
-
 /** Tensors of each file, in order, up to the limit. A larger tensor gets its own file. */
 export function planShards(
   shapes: ReadonlyMap<string, number[]>,
@@ -119,7 +110,13 @@ function writeWeights(folder: string, source: WeightSource, dtype: FloatDtype, m
 export function exportHfFolder(source: WeightSource, options: HfExportOptions): void {
   const { to, dtype, maxShardBytes = DEFAULT_SHARD_BYTES, tokenizer, files = {} } = options;
   requireUniform(source.config);
-  requireLoadable(source.config);
+  const { hf, title } = hfFamilyOf(source.config).family;
+  if (hf.headsDivideWidth && !headsDivideWidth(source.config)) {
+    throw new UsageError(
+      `transformers accepts ${title} only if the number of heads divides the width: current ` +
+        `${queryHeads(at(source.config.layers, 0))} heads, width ${source.config.width}`,
+    );
+  }
   const plain = completedBiases(source);
   const { bosTokenId, eosTokenId } = plain.config;
   const contents: Record<string, string | Uint8Array> = {

@@ -48,7 +48,7 @@ export function openFolderModel(folder: string, path: string = folder, known?: K
   if (kindOfPath(configPath) === null) {
     throw new UsageError(`${folder}: has no config.json, so it is not a model folder`);
   }
-  const config = fromHfConfig(readJsonObject(configPath), configPath);
+  const config = readShape(folder);
   const tensors = hfTensors(familyOf(config), config);
   const checkpoint = openSafetensorsFolder(folder);
   return closingOnError(checkpoint, () => {
@@ -89,18 +89,12 @@ export function openFolderModel(folder: string, path: string = folder, known?: K
   });
 }
 
-/** The shape of a model; `config.json` without weights is enough.
- * @throws {UsageError} when there is no such model, or it is not supported.
- * @throws {FileFormatError} when its file is damaged. */
-export function readShape(path: string): DecoderConfig {
-  const place = path === "tiny" ? tinyFolder() : path;
-  const configPath = join(place, "config.json");
-  if (kindOfPath(place) === "folder" && kindOfPath(configPath) !== null) {
-    return fromHfConfig(readJsonObject(configPath), configPath);
-  }
-  const { source } = openParts(path);
-  source.close();
-  return source.config;
+/** The configuration in a folder's `config.json`; weights are not needed.
+ * @throws {UsageError} when the model is not supported.
+ * @throws {FileFormatError} when the file is damaged. */
+export function readShape(folder: string): DecoderConfig {
+  const path = join(folder, "config.json");
+  return fromHfConfig(readJsonObject(path), path);
 }
 
 /** Whether a model folder has `config.json` and no weights. */
@@ -138,13 +132,6 @@ function openParts(
   return closingOnError(source, () => ({ source, definition: ggufTokenizerDefinition(file), definedIn: path }));
 }
 
-const tokenizerOptions = ({ vocabSize, bosTokenId, eosTokenId, needsBos }: DecoderConfig) => ({
-  vocabSize,
-  bosTokenId,
-  eosTokenId,
-  opensWindows: needsBos,
-});
-
 /** Opens a model and its tokenizer. Headers are checked completely. Weights are read on demand, and the checksum
  * (`source.origin.sha256`) is computed on its first use.
  *
@@ -156,7 +143,8 @@ export function openModel(path: string, known?: KnownHash): Promise<OpenedModel>
   return Promise.try(() => {
     const { source, definition, definedIn } = openParts(path, known);
     return closingOnError(source, () => {
-      const tokenizer = createTokenizer(definition, definedIn, tokenizerOptions(source.config));
+      const { needsBos: opensWindows, ...ids } = source.config;
+      const tokenizer = createTokenizer(definition, definedIn, { ...ids, opensWindows });
       return { source, tokenizer, tokenizerDefinition: definition };
     });
   });

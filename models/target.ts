@@ -38,14 +38,12 @@ const floor = (x: number) => Math.floor(x + 1e-6);
 
 /** Attention widths that `units` allow, the largest first. */
 function attentionChoices(dense: LayerShape, units: readonly UnitType[]): LayerShape[] {
-  const groups = units.includes("kv-groups") ? dense.kvGroups : 1;
-  const heads = units.includes("query-heads") ? dense.queryHeadsPerGroup : 1;
-  const choices: LayerShape[] = [];
-  for (let i = 0; i < groups; i++) {
-    for (let j = 0; j < heads; j++) {
-      choices.push({ ...dense, kvGroups: dense.kvGroups - i, queryHeadsPerGroup: dense.queryHeadsPerGroup - j });
-    }
-  }
+  const widths = (width: number, type: UnitType) =>
+    Array.from({ length: units.includes(type) ? width : 1 }, (_, i) => width - i);
+  const choices = widths(dense.kvGroups, "kv-groups").flatMap((kvGroups) =>
+    widths(dense.queryHeadsPerGroup, "query-heads")
+      .map((queryHeadsPerGroup) => ({ ...dense, kvGroups, queryHeadsPerGroup }))
+  );
   const weight = ({ kvGroups, queryHeadsPerGroup }: LayerShape) => kvGroups * (queryHeadsPerGroup + 1);
   return choices.sort((a, b) => weight(b) - weight(a) || b.kvGroups - a.kvGroups);
 }
@@ -188,7 +186,13 @@ export function resolveTarget(
         "so no uniform widths meet a sparsity: prune the original dense model instead",
     );
   }
-  checkDepth(config, target, dropLayers);
+  const most = mostLayers(config, target);
+  if (dropLayers !== undefined && dropLayers > most) {
+    throw new UsageError(
+      `Removing ${dropLayers} of ${config.layers.length} layers removes more than sparsity ${sparsity} asks for: ` +
+        `give --drop-layers ${most} or less`,
+    );
+  }
   const depths = freeDepth ? config.layers.keys() : [dropLayers ?? 0];
   for (const gone of depths) {
     const left = config.layers.length - gone;
@@ -215,18 +219,4 @@ export function mostLayers(
   { whole, budget }: Pick<BudgetTarget, "whole" | "budget">,
 ): number {
   return Math.min(layers.length - 1, Math.ceil(floor(1e6 * layers.length * (1 - budget / whole)) / 1e6));
-}
-
-/** Refuses a number of layers that is more than the budget asks for, or leaves none. */
-function checkDepth(
-  config: DecoderConfig,
-  target: Pick<BudgetTarget, "sparsity" | "whole" | "budget">,
-  dropLayers = 0,
-): void {
-  const most = mostLayers(config, target);
-  if (dropLayers <= most) return;
-  throw new UsageError(
-    `Removing ${dropLayers} of ${config.layers.length} layers removes more than sparsity ${target.sparsity} asks for: ` +
-      `give --drop-layers ${most} or less`,
-  );
 }

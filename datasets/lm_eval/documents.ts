@@ -85,14 +85,7 @@ function findFiles(path: string, config: TaskConfig, split: string, places: Data
   );
 }
 
-/** Rows with the columns of all rows; missing values are null. */
-function withAllColumns(rows: readonly DataRow[]): DataRow[] {
-  const columns = new Set(rows.flatMap((row) => Object.keys(row)));
-  const empty = Object.fromEntries([...columns].map((column) => [column, null]));
-  return rows.map((row) => Object.keys(row).length === columns.size ? row : { ...empty, ...row });
-}
-
-/** Records of a split with all columns, as in the harness. */
+/** Records of a split with the columns of all, as in the harness; missing values are null. */
 export async function readSplit(
   path: string,
   config: TaskConfig,
@@ -106,7 +99,11 @@ export async function readSplit(
     record: z.record(z.string(), z.unknown()),
     ...isText && { textField: "text" },
   });
-  const rows = withAllColumns(records.map(({ value }): DataRow => value));
+  const columns = new Set(records.flatMap(({ value }) => Object.keys(value)));
+  const empty = Object.fromEntries([...columns].map((column) => [column, null]));
+  const rows: DataRow[] = records.map(({ value }) =>
+    Object.keys(value).length === columns.size ? value : { ...empty, ...value }
+  );
   // The text after the last line end is not a line.
   if (isText && rows.at(-1)?.text === "") rows.pop();
   const { source, revision } = found;

@@ -15,35 +15,37 @@ import { folderTest } from "../support/weights_fixture.ts";
 
 const fixtures = fileURLToPath(new URL("../../datasets/fixtures", import.meta.url));
 
-const pool = Array.from({ length: 1000 }, (_, i) => ({
-  example: { choices: choicesAfter(`Q${i}`, ["no", "yes"]), gold: i % 2 },
-  record: { i },
-}));
+const numbers = Array.from({ length: 1000 }, (_, i) => i);
+const pick = (ids: number[]) => ({
+  examples: ids.map((i) => ({ choices: choicesAfter(`Q${i}`, ["no", "yes"]), gold: i % 2 })),
+  records: ids.map((i) => ({ i })),
+});
+const pool = pick(numbers);
 
 // random.Random(1234).sample(range(1000), 5) twice gives 989, 796, 451, 119, 7 and 92, 932, 965, 961, 826.
 Deno.test("withFewshot() draws as lm-evaluation-harness, anew for each example", () => {
-  const examples = pool.slice(0, 2);
-  const [first, second] = take(withFewshot(examples, pool, { count: 5, excludes: false }), 2);
+  const scored = pick([0, 1]);
+  const [first, second] = take(withFewshot(scored, pool, { count: 5, excludes: false }), 2);
   assertEquals(first.prefix, "Q989 yes\n\nQ796 no\n\nQ451 yes\n\nQ119 yes\n\nQ7 yes\n\n");
   assertEquals(second.prefix, "Q92 no\n\nQ932 no\n\nQ965 yes\n\nQ961 yes\n\nQ826 no\n\n");
-  assertEquals(first.choices, at(examples, 0).example.choices);
+  assertEquals(first.choices, at(scored.examples, 0).choices);
 });
 
 Deno.test("withFewshot() leaves the example itself out where the harness does", () => {
   // One more is drawn; without the example itself it is the last one that falls away.
   const drawn = [989, 796, 451, 119, 7];
-  const prefix = (own: number) => at(withFewshot([at(pool, own)], pool, { count: 4, excludes: true }), 0).prefix;
+  const prefix = (own: number) => at(withFewshot(pick([own]), pool, { count: 4, excludes: true }), 0).prefix;
   const text = (ids: number[]) => ids.map((id) => `Q${id} ${id % 2 ? "yes" : "no"}\n\n`).join("");
   assertEquals(prefix(0), text(drawn.slice(0, 4)));
   assertEquals(prefix(451), text(drawn.filter((id) => id !== 451)));
 });
 
 Deno.test("withFewshot() refuses a pool that is too small", () => {
-  const refuse = (from: typeof pool, options: { count: number; excludes: boolean }, message: string) =>
-    assertThrows(() => withFewshot(pool.slice(0, 1), from, options), UsageError, message);
-  refuse(pool.slice(0, 2), { count: 3, excludes: false }, "need a pool of 3");
-  refuse(pool.slice(0, 3), { count: 3, excludes: true }, "need a pool of 4");
-  refuse(Array.from({ length: 3 }, () => at(pool, 0)), { count: 1, excludes: true }, "current 0");
+  const refuse = (from: number[], options: { count: number; excludes: boolean }, message: string) =>
+    assertThrows(() => withFewshot(pick([0]), pick(from), options), UsageError, message);
+  refuse([0, 1], { count: 3, excludes: false }, "need a pool of 3");
+  refuse([0, 1, 2], { count: 3, excludes: true }, "need a pool of 4");
+  refuse([0, 0, 0], { count: 1, excludes: true }, "current 0");
 });
 
 folderTest("measureTask() puts solved examples of the training split before the context", async (data) => {

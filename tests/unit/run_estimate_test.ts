@@ -71,7 +71,11 @@ function asTrained({ cell, training = [] }: DoneRecord): Cell {
 Deno.test("planned memory is within a fifth of what the published cells took, but for gradients of weights", () => {
   const layers = Array.from({ length: 30 }, () => ({ kvGroups: 3, queryHeadsPerGroup: 3, ffnChannels: 1536 }));
   const smollm2 = toyConfig({ vocabSize: 49152, width: 576, headSize: 64, layers, tiedHead: true, biases: [] });
-  const shapes = { "tiny": readShape("tiny"), "smollm2-135m-recovered": smollm2, "smollm2-135m-compensated": smollm2 };
+  const shapes = {
+    "tiny": readShape(join(ROOT, "models/tiny")),
+    "smollm2-135m-recovered": smollm2,
+    "smollm2-135m-compensated": smollm2,
+  };
   const ratios = Object.entries(shapes).flatMap(([name, shape]) =>
     readRecords(join(ROOT, "results", name)).records.flatMap((record) => {
       const method = record.cell.method && getMethod(record.cell.method.id);
