@@ -90,8 +90,6 @@ export interface GlanceBlock {
   topics: string[];
   /** `level` in words: `20 % asked`. */
   lines: { level: string; findings: (Finding | null)[] }[];
-  /** What "clear" means, where it is said. */
-  note: string;
 }
 
 /** Names and texts. */

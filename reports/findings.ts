@@ -7,7 +7,7 @@ import { type Column, qualityText } from "./columns.ts";
 import type { Finding, GlanceBlock } from "./document.ts";
 import { levelWords, type Row, type Section } from "./sections.ts";
 import { isDoubtful } from "./estimates.ts";
-import { CLEAR, type Comparison } from "./paired_tests.ts";
+import type { Comparison } from "./paired_tests.ts";
 import { isClear, type Ranking, removedLess } from "./significance.ts";
 
 /** The value of a row by a column, as text. */
@@ -93,11 +93,9 @@ export function glance(section: Section, ranks: Ranking[]): GlanceBlock {
       ...(speeds.length > 0 ? [speedFinding(section, asked, speeds)] : []),
     ],
   }));
-  const isSaid = lines.some(({ findings }) => findings.some((one) => one?.verdict.includes("clear")));
   return {
     kind: "glance",
     topics: [...columns.map(topic), ...(speeds.length > 0 ? ["Speed-up over dense"] : [])],
     lines,
-    note: isSaid ? CLEAR : "",
   };
 }

@@ -26,7 +26,7 @@ type Markup = ReturnType<typeof html>;
 /** Numbers stay with their units. */
 const unbroken = (text: string) => text.replace(/ (%|×)/g, "\u00a0$1");
 
-function glanceCards({ topics, lines, note }: GlanceBlock): Markup {
+function glanceCards({ topics, lines }: GlanceBlock): Markup {
   const cards = lines.map(({ level, findings }) => {
     const entries = findings.map((found, i) =>
       found === null ? html`` : html`
@@ -47,7 +47,6 @@ function glanceCards({ topics, lines, note }: GlanceBlock): Markup {
   });
   return html`
     <div class="levels">${cards}</div>
-    <p class="meta">${note}</p>
   `;
 }
 

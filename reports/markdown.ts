@@ -47,7 +47,7 @@ function tableText({ title, caption, columns, rows, legend, notes }: TableBlock)
   ];
 }
 
-function glanceText({ topics, lines, note }: GlanceBlock): string[] {
+function glanceText({ topics, lines }: GlanceBlock): string[] {
   const body = lines.map(({ level, findings }) => [
     level,
     ...findings.map((found) => {
@@ -57,7 +57,7 @@ function glanceText({ topics, lines, note }: GlanceBlock): string[] {
     }),
   ]);
   const header = ["level", ...topics.map(escapeMarkdown)];
-  return [...tableLines(header, header.map(() => false), body), ...paragraph(note)];
+  return tableLines(header, header.map(() => false), body);
 }
 
 const factsText = ({ title, facts }: FactsBlock): string[] => [

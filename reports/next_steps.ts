@@ -18,21 +18,16 @@ const quoted = (path: string): string => /^[\w./:@%+=,-]+$/.test(path) ? path : 
 const OWN_RUN =
   "deno task bench run --model PATH --methods wanda-sp,flap --sparsity 0.2 --perplexity file:TEXT --calibration self";
 
-/** Each command with what it gives. */
-function nextSteps(sections: readonly Section[], { run, report }: Places): [command: string, gives: string][] {
+/** What to do after a run: each command with what it gives below. */
+export function renderNextSteps(sections: readonly Section[], { run, report }: Places, width: number): string {
   const own = sections.flatMap(({ pruned }) => pruned).find(({ cell }) => cell.checkpoint === undefined)?.runs[0];
-  const steps: [command: string | undefined, gives: string][] = [
+  const steps: [command: string | false | undefined, gives: string][] = [
     [quoted(`${report}/report.html`), "the whole report, with charts, for a browser"],
     [own && `deno task bench export ${own.id} --run ${quoted(run)} --format hf`, "a pruned model for transformers"],
-    [sections.some(({ demonstration }) => demonstration) ? OWN_RUN : undefined, "the same with a model of yours"],
+    [sections.some(({ demonstration }) => demonstration) && OWN_RUN, "the same with a model of yours"],
   ];
-  return steps.flatMap(([command, gives]) => command === undefined ? [] : [[command, gives]]);
-}
-
-/** What to do after a run: each command with what it gives below. */
-export function renderNextSteps(sections: readonly Section[], places: Places, width: number): string {
-  const lines = nextSteps(sections, places).map(([command, gives]) =>
-    `  ${command}\n      ${wrapLine(gives, width - 6, "      ")}`
+  const lines = steps.flatMap(([command, gives]) =>
+    command ? [`  ${command}\n      ${wrapLine(gives, width - 6, "      ")}`] : []
   );
   return ["Next", ...lines].join("\n") + "\n";
 }

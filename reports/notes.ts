@@ -23,6 +23,7 @@ export function legend(id: ResultTableId, rows: readonly TableRow[]): string[] {
     [has(({ spread }) => spread.includes("(")), "(…) standard error of one run over windows or examples"],
     [has(({ sign }) => sign === "*"), "* clearly better than every other method of its level"],
     [has(({ sign }) => sign === "≈"), "≈ not clearly worse than the best"],
+    [has(({ sign }) => sign === "*" || sign === "≈"), CLEAR.slice(0, -1)],
     [has(({ sign }) => sign === "?"), "? speed-up in doubt: its error interval contains 1, or spans a factor of 4"],
     [has(({ sign }) => sign === "≠"), `≠ the model's time is more than ${100 * MOST_OFF} % off the one asked for`],
   ];
@@ -40,7 +41,6 @@ function qualityNotes(section: Section, rows: readonly TableRow[]): string[] {
     ...seeds.length === 1 ? [`Each cell has one seed (${seeds.join("")}): the spread between seeds is unknown.`] : [],
     "The best of each level is bold, the second best underlined.",
     ...!rows.some(({ cells }) => cells.some(({ sign }) => sign === "*" || sign === "≈")) ? [] : [
-      CLEAR,
       PAIRED_TESTS,
       `Holm's method corrects the tests and intervals of each column together, at ${ALPHA}.`,
       "The choice of the best row is not corrected: with ten equivalent methods, one is flagged as clearly worse " +

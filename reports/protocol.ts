@@ -58,11 +58,14 @@ const seedsOf = (rows: readonly Row[]): string =>
   unique(rows.flatMap(({ runs, failures }) => [...runs, ...failures]).map(({ cell }) => cell.seed))
     .sort((a, b) => a - b).join(", ");
 
+/** The settings that decide what numbers mean. */
+const TOLD = SETTINGS.filter(({ isTold }) => isTold);
+
 /** The protocol block: what stands first in every format. */
 export function protocol(section: Section): Fact[] {
   const runs = section.rows.flatMap((row) => row.runs);
   const pruned = prunedRows(section);
-  const told = SETTINGS.filter(({ caption }) => caption !== undefined).flatMap((setting) => {
+  const told = TOLD.flatMap((setting) => {
     const rows = section.rows.filter((row) => settingText(setting, row) !== "");
     if (rows.length === 0) return [];
     return [{ name: setting.name, text: byMethod(rows, setting.text) }, ...readFacts(setting.name, runs)];
@@ -110,9 +113,8 @@ export function protocolTitle(section: Section): string {
 /** The protocol in short sentences, for captions. */
 export function protocolCaption(section: Section): string {
   const rows = prunedRows(section);
-  const facts = SETTINGS.flatMap((setting) => {
-    const own = section.rows.filter((row) => settingText(setting, row) !== "");
-    const texts = unique(own.flatMap((row) => setting.caption?.(row) || []));
+  const facts = TOLD.flatMap((setting) => {
+    const texts = unique(section.rows.map((row) => settingText(setting, row)).filter((text) => text !== ""));
     return texts.length === 0 ? [] : [`${capitalised(setting.name)}: ${texts.join(" or ")}`];
   });
   const seeds = seedsOf(rows);

@@ -36,23 +36,18 @@ export const UNIT_WORDS: Record<RemovedType, string> = {
   "hidden": "hidden dimensions",
 };
 
-/** What changes kept weights: in words, in captions, and in titles. */
+/** What changes kept weights: in words, and in titles. */
 const RECOVERY = {
-  none: { text: "none", caption: "none", title: "" },
-  scales: { text: "one scale per kept unit, weights frozen", caption: "scales", title: "trained scales" },
-  lora: { text: "LoRA adapters and one scale per kept unit, merged", caption: "LoRA", title: "LoRA recovery" },
-  choice: { text: "none, but a choice of units that is learned", caption: "none", title: "learned choice" },
+  none: { text: "none", title: "" },
+  scales: { text: "one scale per kept unit, weights frozen", title: "trained scales" },
+  lora: { text: "LoRA adapters and one scale per kept unit, merged", title: "LoRA recovery" },
+  choice: { text: "none, but a choice of units that is learned", title: "learned choice" },
 };
 const COMPENSATION = {
-  "none": { text: "none", caption: "none", title: "" },
-  "least-squares": {
-    text: "least squares on output and down maps",
-    caption: "least squares",
-    title: "least-squares compensation",
-  },
+  "none": { text: "none", title: "" },
+  "least-squares": { text: "least squares on output and down maps", title: "least-squares compensation" },
   "least-squares-in-turn": {
     text: "least squares on output and down maps, each on the inputs from the layers already cut and corrected",
-    caption: "least squares in turn",
     title: "least-squares compensation in turn",
   },
 };
@@ -159,12 +154,9 @@ const budgetWords = ({ cell: { budget, latency } }: Subject): string =>
 const arithmeticWords = ({ cell: { arithmetic, weights } }: Subject): string =>
   ARITHMETIC[arithmetic ?? "exact"] + (weights === "stored" ? ", weights stored in 16 bits" : "");
 
-/** A file or folder by name and hash. */
-const fileWords = ({ path, sha256 }: { path: string; sha256: string }): string =>
-  `${baseName(path)}, sha256 ${sha256.slice(0, 12)}`;
-
-const methodFileWords = ({ cell: { methodFile } }: Subject) => methodFile ? fileWords(methodFile) : "";
-const checkpointWords = ({ cell: { checkpoint } }: Subject) => checkpoint ? fileWords(checkpoint) : "";
+/** A file or folder by name and hash; empty where there is none. */
+const fileWords = (file?: { path: string; sha256: string }): string =>
+  file ? `${baseName(file.path)}, sha256 ${file.sha256.slice(0, 12)}` : "";
 
 /** Words of a cell's tasks: `all`, or `all (piqa); the first 50 (boolq)` where they differ; empty without one. */
 const ofTasks = (words: (cell: Cell, task: string) => string) => ({ cell }: Subject): string => {
@@ -182,49 +174,39 @@ export interface Setting {
   name: string;
   /** Whose setting it is: of models that the run pruned, of those that were pruned elsewhere, or of all. */
   of: "pruned" | "elsewhere" | "all";
+  /** Whether protocols and captions tell it. All others are for comparisons, CSV and cards alone. */
+  isTold: boolean;
   /** In words; empty where the cell does not have it. */
   text(subject: Subject): string;
-  /** Shorter, for captions. A setting without it is told by comparisons, CSV and cards alone. */
-  caption?(subject: Subject): string;
 }
 
 /** Every setting that decides a cell's numbers, in the order in which reports tell them. */
 export const SETTINGS: readonly Setting[] = [
-  {
-    name: "recovery",
-    of: "pruned",
-    text: (subject) => recoveryOf(subject).text,
-    caption: (subject) => recoveryOf(subject).caption,
-  },
-  {
-    name: "compensation",
-    of: "pruned",
-    text: (subject) => compensationOf(subject).text,
-    caption: (subject) => compensationOf(subject).caption,
-  },
-  {
-    name: "training",
-    of: "pruned",
-    text: trainingWords,
-    caption: (subject) => subject.cell.training ? trainingWords(subject) : "",
-  },
-  { name: "optimiser", of: "pruned", text: optimiserWords, caption: rateWords },
-  { name: "adapters", of: "pruned", text: adapterWords, caption: adapterWords },
-  { name: "loss", of: "pruned", text: lossWords, caption: lossWords },
-  { name: "calibration", of: "pruned", text: calibrationWords, caption: calibrationWords },
-  { name: "budget", of: "pruned", text: budgetWords, caption: budgetWords },
-  { name: "units", of: "pruned", text: unitWords, caption: unitWords },
-  { name: "method file", of: "pruned", text: methodFileWords, caption: methodFileWords },
-  { name: "pruned elsewhere", of: "elsewhere", text: checkpointWords, caption: checkpointWords },
-  { name: "arithmetic", of: "all", text: arithmeticWords, caption: arithmeticWords },
-  // Heads of columns tell it to those who read a caption.
-  { name: "examples per task", of: "all", text: examplesWords, caption: () => "" },
+  { name: "recovery", of: "pruned", isTold: true, text: (subject) => recoveryOf(subject).text },
+  { name: "compensation", of: "pruned", isTold: true, text: (subject) => compensationOf(subject).text },
+  { name: "training", of: "pruned", isTold: true, text: trainingWords },
+  { name: "optimiser", of: "pruned", isTold: true, text: optimiserWords },
+  { name: "adapters", of: "pruned", isTold: true, text: adapterWords },
+  { name: "loss", of: "pruned", isTold: true, text: lossWords },
+  { name: "calibration", of: "pruned", isTold: true, text: calibrationWords },
+  { name: "budget", of: "pruned", isTold: true, text: budgetWords },
+  { name: "units", of: "pruned", isTold: true, text: unitWords },
+  { name: "method file", of: "pruned", isTold: true, text: ({ cell }) => fileWords(cell.methodFile) },
+  { name: "pruned elsewhere", of: "elsewhere", isTold: true, text: ({ cell }) => fileWords(cell.checkpoint) },
+  { name: "arithmetic", of: "all", isTold: true, text: arithmeticWords },
+  { name: "examples per task", of: "all", isTold: true, text: examplesWords },
   {
     name: "examples in the prompt",
     of: "all",
+    isTold: false,
     text: ofTasks(({ numFewshot }, task) => String(ofTask(numFewshot, task) ?? 0)),
   },
-  { name: "request encoding", of: "all", text: ofTasks(({ requestEncoding = "lm-eval" }) => requestEncoding) },
+  {
+    name: "request encoding",
+    of: "all",
+    isTold: false,
+    text: ofTasks(({ requestEncoding = "lm-eval" }) => requestEncoding),
+  },
 ];
 
 /** A setting of a cell in words; empty where the cell does not have it. */

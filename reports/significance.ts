@@ -8,6 +8,7 @@
  */
 import { realised } from "./budget.ts";
 import type { Column } from "./columns.ts";
+import type { TableCell } from "./document.ts";
 import { clearSign, type Comparison, corrected, pairedTest } from "./paired_tests.ts";
 import { isDense, type Row, type Section } from "./sections.ts";
 
@@ -58,17 +59,9 @@ export const removedLess = (own: Row, other: Row): boolean => realised(other) - 
 /** Whether the best row is clearly better than the other. */
 export const isClear = (comparison: Comparison): boolean => clearSign(comparison) > 0;
 
-/** How a value stands among those of its level. */
-export interface Standing {
-  /** 1 best, 2 second best, 0 any other; equal values have equal places. */
-  place: 0 | 1 | 2;
-  /** `*`: the best, and clearly better than every other; `≈`: not clearly worse than the best. */
-  sign: "*" | "≈" | "";
-}
-
 /** The standing of each row by one ranking. A level with one method has no standings. */
-export function standings({ column, best, rows, comparisons }: Ranking): Map<Row, Standing> {
-  const result = new Map<Row, Standing>();
+export function standings({ column, best, rows, comparisons }: Ranking): Map<Row, Pick<TableCell, "place" | "sign">> {
+  const result = new Map<Row, Pick<TableCell, "place" | "sign">>();
   if (rows.length < 2) return result;
   const valueOf = (row: Row) => row.values.get(column.key)?.value;
   const values = [...new Set(rows.map(valueOf))];

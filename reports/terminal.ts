@@ -104,7 +104,7 @@ function tableText(block: TableBlock, { width, style }: Pen): string[] {
   ];
 }
 
-function glanceText({ topics, lines, note }: GlanceBlock, { width, style }: Pen): string[] {
+function glanceText({ topics, lines }: GlanceBlock, { width, style }: Pen): string[] {
   const found = lines.flatMap(({ level, findings }) =>
     findings.flatMap((own, i) => {
       if (own === null) return [];
@@ -112,8 +112,7 @@ function glanceText({ topics, lines, note }: GlanceBlock, { width, style }: Pen)
       return [`${level}: ${topics[i]}: ${best}${own.value}${own.verdict === "" ? "" : `; ${own.verdict}`}.`];
     })
   );
-  const texts = [...found, note].filter((text) => text !== "");
-  return ["", style("bold", "Found"), ...texts.map((text) => wrapLine(text, width, "  "))];
+  return ["", style("bold", "Found"), ...found.map((text) => wrapLine(text, width, "  "))];
 }
 
 function factsText({ title, facts }: FactsBlock, { width, style }: Pen): string[] {

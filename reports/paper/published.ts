@@ -1,9 +1,25 @@
-/** Rows of the published tables, from the files beside this one.
+/** The published tables, of `tables.yaml`, and their rows, from the files beside this one.
  *
  * @module
  */
 import { join } from "node:path";
+import { parse } from "yaml";
 import type { Cell, PaperTableId } from "../../core/schema/schema.ts";
+
+/** What a published table is of. */
+export interface PaperTable {
+  title: string;
+  /** Parameters of its dense model, by which another model is told apart. */
+  parameters: number;
+  model: string;
+  /** What differs even when the preset is run as it is, without a full stop. */
+  differences: string[];
+}
+
+/** Every published table by its id. */
+export const PAPER_TABLE: Record<PaperTableId, PaperTable> = parse(
+  Deno.readTextFileSync(join(import.meta.dirname!, "tables.yaml")),
+);
 
 /** One row of a published table. */
 export interface PublishedRow {

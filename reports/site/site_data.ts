@@ -11,8 +11,7 @@ import type { Column } from "../columns.ts";
 import { failureFacts } from "../details.ts";
 import { boundsOf, type Estimate } from "../estimates.ts";
 import { level } from "../format.ts";
-import { publishedRows } from "../paper/published.ts";
-import { PAPER_TABLE } from "../paper/tables.ts";
+import { PAPER_TABLE, publishedRows } from "../paper/published.ts";
 import { colours } from "../palette.ts";
 import { placeWords, protocol, protocolCaption } from "../protocol.ts";
 import { deviceHours, meanOf, measured, qualityCell, qualityUnit } from "../result_tables.ts";
@@ -126,8 +125,8 @@ function filtersOf(row: Row, section: Section, { name }: SiteRun): Record<string
     method: row.methodId ?? "dense",
     budget: isDense(row) ? "dense" : BUDGET_WORDS[row.cell.budget ?? "parameters"],
     level: isDense(row) ? "dense" : level(row.asked),
-    recovery: isDense(row) ? "dense" : recoveryOf(row).caption,
-    compensation: isDense(row) ? "dense" : compensationOf(row).caption,
+    recovery: isDense(row) ? "dense" : recoveryOf(row).title || "none",
+    compensation: isDense(row) ? "dense" : compensationOf(row).title || "none",
     "training text": text,
     units: isDense(row) ? "dense" : settingText(UNITS, row),
     tokens: trainingDone(first?.training).tokens.toLocaleString("en"),

@@ -13,9 +13,8 @@ import { type Cell, PAPER_TABLES, type PaperTableId, type RunConfig } from "../.
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import { type KeptLayers, layerRange } from "../../methods/_shared/layer_range.ts";
 import type { DecoderConfig } from "../../models/config.ts";
-import { PAPER_TABLE } from "../../reports/paper/tables.ts";
 import { besidePaper } from "../../reports/beside_paper.ts";
-import { isSameExperiment, type PublishedRow, publishedRows } from "../../reports/paper/published.ts";
+import { isSameExperiment, PAPER_TABLE, type PublishedRow, publishedRows } from "../../reports/paper/published.ts";
 import { sectionsOf, writeReport } from "../../benchmarks/commands/reports.ts";
 import { randomTensors, smallConfig, tempFolder, writeFolder } from "../support/weights_fixture.ts";
 import { QUIET } from "../support/method_context.ts";
