@@ -29,7 +29,7 @@ export function hubSettings(env: (name: string) => string | undefined = Deno.env
     cache: folder("HF_HUB_CACHE") ?? folder("HUGGINGFACE_HUB_CACHE") ?? join(hfHome, "hub"),
     endpoint: (value("HF_ENDPOINT") ?? "https://huggingface.co").replace(/\/+$/, ""),
     isOffline: /^(1|on|yes|true)$/i.test(value("HF_HUB_OFFLINE") ?? ""),
-    ...value("HF_TOKEN") === undefined ? {} : { token: value("HF_TOKEN") },
+    ...value("HF_TOKEN") !== undefined && { token: value("HF_TOKEN") },
   };
 }
 
@@ -115,7 +115,9 @@ export function cachedSplit(
 ): HubFiles | undefined {
   for (const { folder, commit } of cachedSnapshots(hub, cache)) {
     const names = selectSplit(listFiles(folder), { config: hub.config, split, exact });
-    if (names.length === 0 || (shardCount(names) ?? names.length) !== names.length) continue;
+    // A cache may lack some of the files that the names count: `test-00000-of-00002.parquet`.
+    const [, count = names.length] = /-\d{5}-of-(\d{5})\.parquet$/.exec(names[0] ?? "") ?? [];
+    if (names.length === 0 || Number(count) !== names.length) continue;
     return { paths: names.map((name) => join(folder, name)), names, revision: commit };
   }
   return undefined;
@@ -125,10 +127,4 @@ export function cachedSplit(
 export function cachedFile(repo: string, name: string, cache: string): string | undefined {
   const snapshot = cachedSnapshots({ repo }, cache).find(({ folder }) => listFiles(folder).includes(name));
   return snapshot && join(snapshot.folder, name);
-}
-
-/** Number of files according to their names (`test-00000-of-00002.parquet`): a cache may lack some. */
-function shardCount(names: readonly string[]): number | undefined {
-  const totals = names.map((name) => /-\d{5}-of-(\d{5})\.parquet$/.exec(name)?.[1]);
-  return totals[0] === undefined ? undefined : Number(totals[0]);
 }

@@ -53,9 +53,7 @@ function explain(repo: string, endpoint: string, error: unknown): Error {
     }
     return new UsageError(`${endpoint} answered ${statusCode} for "${repo}": ${error.message}`);
   }
-  return new UsageError(
-    `"${repo}" cannot be fetched from ${endpoint}: ${error instanceof Error ? error.message : String(error)}`,
-  );
+  return new UsageError(`"${repo}" cannot be fetched from ${endpoint}: ${(error as Error).message}`);
 }
 
 /** Files of the repository at `commit`; with a configuration those of its folder, if there is one. */
@@ -109,7 +107,7 @@ async function fetchFile(
     const isFinal = problem instanceof Deno.errors.NotCapable ||
       problem instanceof HubApiError && problem.statusCode < 500;
     if (isFinal || attempt === ATTEMPTS) throw problem;
-    report?.(`${entry.path}: ${problem instanceof Error ? problem.message : problem}; trying again`);
+    report?.(`${entry.path}: ${(problem as Error).message}; trying again`);
     await new Promise((done) => setTimeout(done, retryMs * 2 ** (attempt - 1)));
   }
 }
@@ -141,7 +139,7 @@ export async function fetchSplit(hub: HubSource, options: FetchOptions): Promise
     );
   }
   if (token !== undefined && !token.startsWith("hf_")) throw new UsageError("HF_TOKEN must begin with hf_");
-  const access: Access = { hubUrl: endpoint, ...token === undefined ? {} : { accessToken: token } };
+  const access: Access = { hubUrl: endpoint, ...token !== undefined && { accessToken: token } };
   const repository = repositoryFolder(cache, hub.repo);
   const fetchAll = async (): Promise<HubFiles | undefined> => {
     // Another process may have fetched it meanwhile.
@@ -153,12 +151,15 @@ export async function fetchSplit(hub: HubSource, options: FetchOptions): Promise
       const entries = await repositoryFiles(hub, commit, access);
       const names = selectSplit(entries.map(({ path }) => path), { config: hub.config, split, exact });
       if (names.length === 0) continue;
-      for (const name of names) {
-        report?.(`${hub.repo}: ${name}`);
-        const entry = entries.find(({ path }) => path === name)!;
+      for (const entry of names.flatMap((name) => entries.filter(({ path }) => path === name))) {
+        report?.(`${hub.repo}: ${entry.path}`);
         await fetchFile(entry, { repo: hub.repo, commit, access, options });
       }
-      if (revision !== commit) writeRef(repository, revision, commit);
+      if (revision !== commit) {
+        const ref = join(repository, "refs", revision);
+        Deno.mkdirSync(dirname(ref), { recursive: true });
+        Deno.writeTextFileSync(ref, commit);
+      }
       const snapshot = join(repository, "snapshots", commit);
       return { paths: names.map((name) => join(snapshot, name)), names, revision: commit };
     }
@@ -189,10 +190,4 @@ async function commitOf(
     if (!isNeeded && error instanceof HubApiError && error.statusCode === 404) return undefined;
     throw error;
   }
-}
-
-function writeRef(repository: string, revision: string, commit: string): void {
-  const path = join(repository, "refs", revision);
-  Deno.mkdirSync(dirname(path), { recursive: true });
-  Deno.writeTextFileSync(path, commit);
 }

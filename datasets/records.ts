@@ -55,19 +55,6 @@ async function* readLines(path: string): AsyncGenerator<string> {
   if (rest !== undefined) yield rest;
 }
 
-function checkRecord<Schema extends z.ZodType>(
-  path: string,
-  line: number,
-  raw: unknown,
-  schema: Schema,
-): DataRecord<z.infer<Schema>> {
-  const result = schema.safeParse(raw);
-  if (result.success) return { line, value: result.data, raw };
-  const [issue] = result.error.issues;
-  const field = issue?.path.join(".") ?? "";
-  throw new FileFormatError(path, `line ${line}${field && `, field "${field}"`}: ${issue?.message}`);
-}
-
 function parseJson(path: string, line: number, text: string): unknown {
   try {
     return JSON.parse(text);
@@ -111,16 +98,6 @@ async function* rawRecords(
   if (Array.isArray(items)) { for (const [i, item] of items.entries()) yield [i + 1, item]; }
 }
 
-function readError(path: string, error: unknown): FileFormatError {
-  if (error instanceof FileFormatError) return error;
-  const { message } = error as Error;
-  if (path.endsWith(".parquet")) return new FileFormatError(path, `cannot be read as Parquet: ${message}`);
-  if (error instanceof TypeError) {
-    return new FileFormatError(path, path.endsWith(".gz") ? "is not gzip of UTF-8 text" : "is not UTF-8 text");
-  }
-  return new FileFormatError(path, message);
-}
-
 /** Reads and checks the records of a Parquet file (`.parquet`), a JSON Lines file (`.jsonl`, `.json`, each also `.gz`)
  * or, with `textField`, of a plain text file; of several files one after the other. Empty lines of JSON Lines are
  * skipped.
@@ -135,10 +112,20 @@ export async function readRecords<Schema extends z.ZodType>(
     if (records.length >= maxRecords) break;
     try {
       for await (const [line, raw] of rawRecords(path, textField, maxRecords - records.length)) {
-        if (records.push(checkRecord(path, line, raw, record)) >= maxRecords) break;
+        const { data: value, error } = record.safeParse(raw);
+        if (error) {
+          const [issue] = error.issues;
+          const field = issue?.path.join(".") ?? "";
+          throw new FileFormatError(path, `line ${line}${field && `, field "${field}"`}: ${issue?.message}`);
+        }
+        if (records.push({ line, value: value as z.infer<Schema>, raw }) >= maxRecords) break;
       }
     } catch (error) {
-      throw readError(path, error);
+      if (error instanceof FileFormatError) throw error;
+      const { message } = error as Error;
+      if (path.endsWith(".parquet")) throw new FileFormatError(path, `cannot be read as Parquet: ${message}`);
+      if (!(error instanceof TypeError)) throw new FileFormatError(path, message);
+      throw new FileFormatError(path, path.endsWith(".gz") ? "is not gzip of UTF-8 text" : "is not UTF-8 text");
     }
   }
   if (records.length === 0) throw new FileFormatError(files.join(", "), "holds no records");

@@ -55,12 +55,13 @@ export function wikitextDetokenise(text: string): string {
   return text;
 }
 
+const shared = { source: "Merity et al. 2016, arXiv:1609.07843", licence: "CC-BY-SA-3.0 and GFDL" };
+
 /** WikiText-2 (raw), line by line. */
 export const wikitext2: Corpus = defineCorpus({
+  ...shared,
   id: "wikitext2",
   summary: "WikiText-2 raw: Wikipedia articles, records joined by an empty line",
-  source: "Merity et al. 2016, arXiv:1609.07843",
-  licence: "CC-BY-SA-3.0 and GFDL",
   hub: { repo: "Salesforce/wikitext", config: "wikitext-2-raw-v1" },
   textField: "text",
   splits: {
@@ -80,10 +81,9 @@ export const wikitext2: Corpus = defineCorpus({
 
 /** WikiText-2 (raw), page by page, for protocol (c). */
 export const wikitext: Corpus = defineCorpus({
+  ...shared,
   id: "wikitext",
   summary: "WikiText-2 raw, whole articles, for protocol (c) as in lm-evaluation-harness",
-  source: "Merity et al. 2016, arXiv:1609.07843",
-  licence: "CC-BY-SA-3.0 and GFDL",
   hub: { repo: "EleutherAI/wikitext_document_level", config: "wikitext-2-raw-v1" },
   textField: "page",
   splits: {

@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { dirname, isAbsolute, join } from "node:path";
+import { dirname, isAbsolute, join, resolve } from "node:path";
 import { z } from "zod";
 import { FileFormatError, MissingDataError } from "../../core/util/errors.ts";
 import { isFile } from "../../core/util/paths.ts";
@@ -16,7 +16,6 @@ import type { DataRow } from "./prompts.ts";
 
 /** Formats that `dataset_path` may name instead of a data set. */
 const FORMATS = ["json", "parquet", "text"];
-const LICENCE = "see the data set's card";
 
 function dataFiles({ dataset_kwargs: kwargs }: TaskConfig, split: string): string[] | undefined {
   const files = kwargs?.data_files;
@@ -50,7 +49,7 @@ function namedFiles(path: string, config: TaskConfig, split: string, cache: stri
     const [, repo, inner] = HUB_FILE.exec(file) ?? [];
     if (repo !== undefined && inner !== undefined) return cachedFile(repo, inner, cache) ?? [];
     if (/^\w+:\/\//.test(file)) throw refuse(`"${file}" is not on this machine: download it and name the file`);
-    const full = isAbsolute(file) ? file : join(base, file);
+    const full = resolve(base, file);
     if (!isFile(full)) throw new MissingDataError(`${path}: the data file "${full}" does not exist`);
     return full;
   });
@@ -60,7 +59,7 @@ function namedFiles(path: string, config: TaskConfig, split: string, cache: stri
 /** The split's files in a local folder; undefined if there are none. */
 function folderFiles(path: string, config: TaskConfig, split: string): FoundSplit | undefined {
   const { dataset_path: name, dataset_name: subset } = config;
-  const folder = isAbsolute(name) ? name : join(dirname(path), name);
+  const folder = resolve(dirname(path), name);
   const names = selectSplit(listFiles(folder), { ...subset && { config: String(subset) }, split, exact: [] });
   if (names.length === 0) return undefined;
   return { paths: names.map((file) => join(folder, file)), source: names.join(", "), revision: null };
@@ -107,5 +106,8 @@ export async function readSplit(
   // The text after the last line end is not a line.
   if (isText && rows.at(-1)?.text === "") rows.pop();
   const { source, revision } = found;
-  return { records: rows, dataset: { id: config.task, split, source, revision, licence: LICENCE, sha256 } };
+  return {
+    records: rows,
+    dataset: { id: config.task, split, source, revision, licence: "see the data set's card", sha256 },
+  };
 }

@@ -10,7 +10,7 @@ import { kindOfPath } from "../../core/util/paths.ts";
 import type { FileTask, LoadedTask, TaskDefinition } from "../define.ts";
 import { checkGroup, checkTask, type GroupConfig, type RawConfig, readConfig, type TaskConfig } from "./config.ts";
 import { hubOf, readSplit } from "./documents.ts";
-import { buildExamples, type DataRow, fewshotSplit } from "./prompts.ts";
+import { buildExamples, fewshotSplit } from "./prompts.ts";
 
 /** Tasks whose metrics are aggregated. */
 export interface TaskGroup {
@@ -200,11 +200,6 @@ export function definitionHash({ config }: TaskDefinition): string {
   return createHash("sha256").update(JSON.stringify(config)).digest("hex");
 }
 
-function versionOf({ metadata }: TaskConfig): number {
-  const version = Number((metadata as { version?: unknown } | null | undefined)?.version);
-  return Number.isFinite(version) ? version : 0;
-}
-
 async function loadFileTask(
   path: string,
   config: TaskConfig,
@@ -216,30 +211,21 @@ async function loadFileTask(
   // As in the harness, 0 in the task file cannot be overridden.
   const count = isRolling || config.num_fewshot === 0 ? 0 : fewshot > 0 ? fewshot : config.num_fewshot ?? 0;
   const shown = records.slice(0, limit);
-  const pool = count === 0 ? undefined : await fewshotPool(path, config, places);
+  const from = count === 0 ? null : poolSplit(config);
+  const pool = from === null ? undefined : await readSplit(path, config, from, places);
   try {
     return {
-      examples: buildExamples(config, shown, { pool: pool?.records ?? [], count }),
+      examples: buildExamples(config, shown, { pool: pool?.records ?? config.fewshot_config?.samples ?? [], count }),
       records: [...shown],
       total: records.length,
       numFewshot: count,
       dataset,
-      ...pool?.dataset && { fewshotDataset: pool.dataset },
+      ...pool && { fewshotDataset: pool.dataset },
     };
   } catch (error) {
     if (!(error instanceof RangeError)) throw error;
     throw new FileFormatError(path, `task "${config.task}", ${dataset.source}, ${error.message}`);
   }
-}
-
-async function fewshotPool(
-  path: string,
-  config: TaskConfig,
-  places: { data?: string; cache?: string },
-): Promise<{ records: DataRow[]; dataset?: LoadedTask["dataset"] }> {
-  const split = poolSplit(config);
-  if (split === null) return { records: config.fewshot_config?.samples ?? [] };
-  return await readSplit(path, config, split, places);
 }
 
 /** The split of the solved examples; null if the task file holds them itself. */
@@ -259,7 +245,7 @@ export function fileTask(definition: TaskDefinition): FileTask {
     summary: `${config.output_type} on ${config.dataset_path}, as ${path} defines it`,
     source: `lm-evaluation-harness task file ${path}`,
     licence: "see the data set's card",
-    version: versionOf(config),
+    version: Number((config.metadata as { version?: unknown } | null | undefined)?.version) || 0,
     outputType: config.output_type,
     metrics: config.metrics,
     definition,
