@@ -9,12 +9,8 @@ import { MissingDataError } from "../core/util/errors.ts";
 import { isFile } from "../core/util/paths.ts";
 import type { Corpus } from "./define.ts";
 
-const PREFIX = "file:";
-
 /** Whether a corpus's name means a file. */
-export function isFileName(name: string): boolean {
-  return name.startsWith(PREFIX);
-}
+export const isFileName = (name: string): boolean => name.startsWith("file:");
 
 /** The corpus in a file. Plain text is one document. In JSON Lines (`.jsonl`, `.json`, each also `.gz`) and Parquet
  * each record is a document, and an empty line separates two. Calibration draws from all of it.

@@ -33,8 +33,6 @@ export interface OpenedModel {
   tokenizerDefinition: TokenizerDefinition;
 }
 
-const tinyFolder = () => fileURLToPath(new URL("./tiny", import.meta.url));
-
 /** Opens the weights of a Hugging Face folder: `config.json` and safetensors, sharded or not. The checksum covers
  * `config.json` and then the safetensors files in name order.
  *
@@ -103,35 +101,6 @@ export function isShapeOnly(path: string): boolean {
   return ![...Deno.readDirSync(path)].some(({ name }) => name.endsWith(".safetensors"));
 }
 
-function openParts(
-  path: string,
-  known?: KnownHash,
-): { source: WeightSource; definition: TokenizerDefinition; definedIn: string } {
-  const isTiny = path === "tiny";
-  const place = isTiny ? tinyFolder() : path;
-  const kind = kindOfPath(place);
-  if (kind === null) {
-    throw new UsageError(
-      isTiny
-        ? "The bundled model is missing: check out the folder models/tiny of the repository"
-        : `${path}: there is no such model; must be a Hugging Face folder, a .gguf file, or "tiny"`,
-    );
-  }
-  if (kind === "folder") {
-    const source = openFolderModel(place, path, known);
-    return closingOnError(source, () => ({
-      source,
-      definition: readTokenizerDefinition(place),
-      definedIn: join(place, "tokenizer.json"),
-    }));
-  }
-  if (path.endsWith(".safetensors")) {
-    throw new UsageError(`${path}: a model is a folder with config.json and tokenizer.json: use the folder's path`);
-  }
-  const { source, file } = openGgufModel(path, known);
-  return closingOnError(source, () => ({ source, definition: ggufTokenizerDefinition(file), definedIn: path }));
-}
-
 /** Opens a model and its tokenizer. Headers are checked completely. Weights are read on demand, and the checksum
  * (`source.origin.sha256`) is computed on its first use.
  *
@@ -141,11 +110,31 @@ function openParts(
  * @throws {FileFormatError} when a file is damaged or contradicts itself. */
 export function openModel(path: string, known?: KnownHash): Promise<OpenedModel> {
   return Promise.try(() => {
-    const { source, definition, definedIn } = openParts(path, known);
+    const isTiny = path === "tiny";
+    const place = isTiny ? fileURLToPath(new URL("./tiny", import.meta.url)) : path;
+    const kind = kindOfPath(place);
+    if (kind === null) {
+      throw new UsageError(
+        isTiny
+          ? "The bundled model is missing: check out the folder models/tiny of the repository"
+          : `${path}: there is no such model; must be a Hugging Face folder, a .gguf file, or "tiny"`,
+      );
+    }
+    if (kind !== "folder" && path.endsWith(".safetensors")) {
+      throw new UsageError(`${path}: a model is a folder with config.json and tokenizer.json: use the folder's path`);
+    }
+    const { source, file } = kind === "folder"
+      ? { source: openFolderModel(place, path, known), file: null }
+      : openGgufModel(path, known);
     return closingOnError(source, () => {
+      const tokenizerDefinition = file ? ggufTokenizerDefinition(file) : readTokenizerDefinition(place);
       const { needsBos: opensWindows, ...ids } = source.config;
-      const tokenizer = createTokenizer(definition, definedIn, { ...ids, opensWindows });
-      return { source, tokenizer, tokenizerDefinition: definition };
+      const definedIn = file ? path : join(place, "tokenizer.json");
+      return {
+        source,
+        tokenizer: createTokenizer(tokenizerDefinition, definedIn, { ...ids, opensWindows }),
+        tokenizerDefinition,
+      };
     });
   });
 }

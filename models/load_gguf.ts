@@ -18,8 +18,8 @@ import {
   tensorNames,
   type WeightSource,
 } from "./config.ts";
-import type { Family, GgufMembers } from "./families/family.ts";
-import { checkedMembers, MAX_LAYERS } from "./families/members.ts";
+import type { Family } from "./families/family.ts";
+import { checkedMembers, MAX_LAYERS, type Members } from "./families/members.ts";
 import { FAMILIES, familyOf, namedFamily } from "./families/mod.ts";
 import { frequencyDivisors, yarnMagnitude } from "./rope.ts";
 
@@ -82,7 +82,7 @@ function shortest(value: number): number {
 }
 
 /** Typed access to the metadata under the architecture's name. */
-function membersOf(file: GgufFile, architecture: string): GgufMembers {
+function membersOf(file: GgufFile, architecture: string): Members {
   const value = (key: string) => file.metadata.get(`${architecture}.${key}`);
   const fail = (key: string, must: string): never => {
     const found = value(key);
@@ -92,7 +92,6 @@ function membersOf(file: GgufFile, architecture: string): GgufMembers {
   const members = checkedMembers(value, fail);
   return {
     ...members,
-    name: (key) => `${architecture}.${key}`,
     number: (key, fallback) => shortest(members.number(key, fallback)),
   };
 }
@@ -127,7 +126,7 @@ export function ggufYarn(factor: number, originalMaxPositions: number): RopeScal
 
 function readScaling(
   file: GgufFile,
-  members: GgufMembers,
+  members: Members,
   headSize: number,
   ropeBase: number,
 ): RopeScaling | undefined {
@@ -154,7 +153,7 @@ function tokenId(file: GgufFile, key: string, vocabSize: number): number | null 
 /** G, R and K. */
 function readHeads(
   file: GgufFile,
-  members: GgufMembers,
+  members: Members,
   width: number,
 ): { kvGroups: number; queryHeadsPerGroup: number; headSize: number } {
   const heads = members.integer("attention.head_count");
@@ -167,7 +166,9 @@ function readHeads(
     const size = members.integer(key, headSize);
     if (size !== headSize) {
       throw new UsageError(
-        `${file.path}: "${members.name(key)}" ${size} differs from the head size ${headSize}: not supported`,
+        `${file.path}: "${
+          file.metadata.get("general.architecture")
+        }.${key}" ${size} differs from the head size ${headSize}: not supported`,
       );
     }
   }

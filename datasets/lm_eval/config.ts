@@ -3,7 +3,7 @@
  * @module
  */
 import { dirname, isAbsolute, join } from "node:path";
-import { parseDocument } from "yaml";
+import { parse } from "yaml";
 import { z } from "zod";
 import { FileFormatError, UsageError } from "../../core/util/errors.ts";
 import { describeIssue } from "../../core/util/issues.ts";
@@ -30,20 +30,18 @@ function parseYaml(path: string): RawConfig {
     if (error instanceof Deno.errors.NotFound) throw new UsageError(`The task file "${path}" does not exist`);
     throw error instanceof UsageError ? error : new FileFormatError(path, (error as Error).message);
   }
-  const document = parseDocument(text, {
-    // The version of PyYAML: `yes` and `no` without quotes are booleans.
-    version: "1.1",
-    // PyYAML takes the last of equal keys.
-    uniqueKeys: false,
-    prettyErrors: false,
-    logLevel: "silent",
-    customTags: (tags) => [...tags, { tag: "!function", resolve: (name: string) => new PythonHook(name) }],
-  });
-  const [error] = document.errors;
-  if (error) throw new FileFormatError(path, `is not YAML: ${error.message}`);
   let values: unknown;
   try {
-    values = document.toJS({ maxAliasCount: 100 });
+    values = parse(text, {
+      // The version of PyYAML: `yes` and `no` without quotes are booleans.
+      version: "1.1",
+      // PyYAML takes the last of equal keys.
+      uniqueKeys: false,
+      prettyErrors: false,
+      logLevel: "error",
+      maxAliasCount: 100,
+      customTags: (tags) => [...tags, { tag: "!function", resolve: (name: string) => new PythonHook(name) }],
+    });
   } catch (error) {
     throw new FileFormatError(path, `is not YAML: ${(error as Error).message}`);
   }

@@ -8,12 +8,6 @@ import type { DecoderConfig, LinearName, NormName } from "../config.ts";
 import type { HfMembers } from "./hf_members.ts";
 import type { Members } from "./members.ts";
 
-/** Typed access to a GGUF file's metadata under the architecture's name. */
-export interface GgufMembers extends Members {
-  /** The whole key, for messages. */
-  name(key: string): string;
-}
-
 /** Linear maps of a block that have biases together, by their key in `config.json`. */
 export const BIAS_KEYS = {
   attention_bias: ["query", "key", "value", "output"],
@@ -56,7 +50,8 @@ interface GgufFormat {
   pairsRows: boolean;
   /** Maps whose bias llama.cpp reads. */
   biases: readonly LinearName[];
-  read?(members: GgufMembers, common: DecoderConfig): FamilyConfig;
+  /** Reads metadata by their names below the architecture's. */
+  read?(members: Members, common: DecoderConfig): FamilyConfig;
   /** The family's additional metadata, without the architecture's prefix. */
   write?(config: DecoderConfig): Record<string, GgufEntry>;
   refusal?(config: DecoderConfig): string | undefined;
