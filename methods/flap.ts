@@ -43,9 +43,8 @@ import { keptIndices } from "../models/surgery.ts";
 import { siteInputs } from "../models/training/least_squares.ts";
 import { defineMethod, type Method, type Statistics } from "./define.ts";
 import { inputStatistics, type LayerStatistics } from "./_shared/calibration.ts";
-import { COLUMN_METRICS, columnScores } from "./_shared/column_metrics.ts";
 import { globalWidths, keepWidths } from "./_shared/selection.ts";
-import { scoresOfColumns } from "./_shared/scoring.ts";
+import { COLUMN_METRICS, columnScores, scoresOfColumns } from "./_shared/scoring.ts";
 
 const options = z.strictObject({
   structure: z.enum(["AL-AM", "AL-MM", "UL-MM", "UL-UM"]).default("AL-AM").describe(

@@ -34,7 +34,7 @@ import { layerPlan, type LayerShape, layerShape, unitCount, UNITS, widthOf } fro
 import { defineMethod, type Method, type MethodContext } from "./define.ts";
 import { type LayerScores, layerScores } from "./_shared/scoring.ts";
 import { globalWidths, keepBest, keepWidths } from "./_shared/selection.ts";
-import { rememberLayers } from "./_shared/stored.ts";
+import { rememberLayers } from "./_shared/calibration.ts";
 import { taylorScores } from "./_shared/taylor.ts";
 
 const options = z.strictObject({

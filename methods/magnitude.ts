@@ -21,8 +21,7 @@ import * as tf from "@tensorflow/tfjs";
 import { z } from "zod";
 import { at } from "../core/util/indexing.ts";
 import { defineMethod, type Method } from "./define.ts";
-import { keptLayers, prunesAllLayers, rangeWidths } from "./_shared/layer_range.ts";
-import { keepWidths } from "./_shared/selection.ts";
+import { keepWidths, keptLayers, prunesAllLayers, rangeWidths } from "./_shared/selection.ts";
 import { scoresOfColumns, scoresOfGroups, siteWeights, weightSlots } from "./_shared/scoring.ts";
 
 /** Removes the units with the smallest weights. */

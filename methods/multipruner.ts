@@ -24,7 +24,6 @@
 import * as tf from "@tensorflow/tfjs";
 import { z } from "zod";
 import { giveWay } from "../core/engine/give_way.ts";
-import { UsageError } from "../core/util/errors.ts";
 import { at } from "../core/util/indexing.ts";
 import type { UnitType } from "../core/schema/schema.ts";
 import { targetLogProbs } from "../models/decoder.ts";
@@ -36,8 +35,8 @@ import { costOf } from "../models/resource.ts";
 import { nextTokens, scoredRows } from "../models/training/batches.ts";
 import { type LayerShape, layerShape, UNITS, widthOf } from "../models/units.ts";
 import { calibrationBatches } from "./_shared/calibration.ts";
-import { type LayerScores, reduceRuns, weightSlots } from "./_shared/scoring.ts";
-import { keepWidths } from "./_shared/selection.ts";
+import { type LayerScores, scoresOfGroups, weightSlots } from "./_shared/scoring.ts";
+import { keepWidths, outOfReach } from "./_shared/selection.ts";
 import { defineMethod, type Method, type MethodContext } from "./define.ts";
 
 const part = z.number().min(0).max(1);
@@ -205,12 +204,7 @@ async function startSearch(context: MethodContext<Options>, scorer: Scorer) {
 
     /** The plan, with channels of the last removals back as far as they fit. */
     finish(): PrunePlan {
-      if (cost() > target.budget) {
-        throw new UsageError(
-          `Sparsity ${target.sparsity} cannot be reached with one unit of each type left in every layer: ` +
-            "prune other units, or less",
-        );
-      }
+      if (cost() > target.budget) throw outOfReach(target);
       for (const { layers, before, after: { ffnChannels } } of done.reverse()) {
         if (before.ffnChannels === ffnChannels || isGone(at(shapes, at(layers, 0)))) continue;
         let wider = before.ffnChannels;
@@ -233,14 +227,14 @@ async function startSearch(context: MethodContext<Options>, scorer: Scorer) {
 async function magnitudes(model: DecoderModel): Promise<LayerScores[]> {
   const { headSize, layers } = model.config;
   const slots = await weightSlots(model, (weight) => tf.abs(weight));
-  return slots.map(({ gate, up, query, key, value }, l) => {
-    const perGroup = at(layers, l).queryHeadsPerGroup;
-    const queryHeads = reduceRuns(query, headSize);
-    const [keys, values] = [reduceRuns(key, headSize), reduceRuns(value, headSize)];
-    return {
-      ffn: Float64Array.from(gate, (sum, i) => sum + at(up, i)),
-      queryHeads,
-      kvGroups: reduceRuns(queryHeads, perGroup).map((sum, g) => sum + perGroup * (at(keys, g) + at(values, g))),
-    };
+  return slots.map((own, l) => {
+    const shape = at(layers, l);
+    const times = (sums: ArrayLike<number>, factor: number) => Array.from(sums, (sum) => factor * sum);
+    const [key, value] = [times(own.key, shape.queryHeadsPerGroup), times(own.value, shape.queryHeadsPerGroup)];
+    return scoresOfGroups(
+      { ...own, key, value, output: times(own.output, 0), down: times(own.down, 0) },
+      shape,
+      headSize,
+    );
   });
 }

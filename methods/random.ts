@@ -11,8 +11,7 @@
 import { z } from "zod";
 import { queryHeads } from "../models/units.ts";
 import { defineMethod, type Method } from "./define.ts";
-import { keptLayers, prunesAllLayers, rangeWidths } from "./_shared/layer_range.ts";
-import { keepWidths } from "./_shared/selection.ts";
+import { keepWidths, keptLayers, prunesAllLayers, rangeWidths } from "./_shared/selection.ts";
 
 /** Removes units at random. The draw does not depend on the sparsity: what goes at a low level goes at a higher one. */
 export const random: Method = defineMethod({

@@ -23,9 +23,8 @@ import type { LayerPlan } from "../models/units.ts";
 import { keptMasks } from "../models/masks.ts";
 import { defineMethod, type Method, type MethodContext } from "./define.ts";
 import { inputStatistics, statisticsByLayers } from "./_shared/calibration.ts";
-import { columnScores, columnWeights, scoresOfLayer } from "./_shared/column_metrics.ts";
 import { keepBest } from "./_shared/selection.ts";
-import { scoresOfColumns } from "./_shared/scoring.ts";
+import { columnScores, columnWeights, scoresOfColumns, scoresOfLayer } from "./_shared/scoring.ts";
 
 const options = z.strictObject({
   statistics: z.enum(["prefix", "dense"]).default("prefix").describe(

@@ -1,4 +1,5 @@
-/** Calibration windows in batches, and statistics of what the dense model's units put out on them.
+/** Calibration windows in batches, statistics of what the dense model's units put out on them, and how a run keeps
+ * statistics.
  *
  * @module
  */
@@ -13,8 +14,7 @@ import { forwardByLayers } from "../../models/layerwise.ts";
 import type { LayerMasks } from "../../models/masks.ts";
 import { windowBatch } from "../../models/training/batches.ts";
 import { queryHeads } from "../../models/units.ts";
-import type { MethodContext } from "../define.ts";
-import { rememberLayers } from "./stored.ts";
+import type { MethodContext, Statistics } from "../define.ts";
 
 /** Calibration windows in batches of equal length, in order, so that nothing is padded.
  * @throws {UsageError} when there are none, or one is too short to predict a token. */
@@ -174,4 +174,29 @@ export async function statisticsByLayers(
     }
   }, { keepInputs: narrow !== undefined });
   return results;
+}
+
+/** One object of named vectors for each layer: those kept under `key`, else what `compute` gives. They are kept in
+ * f32. */
+export async function rememberLayers<Name extends string>(
+  { model, remember }: MethodContext<unknown>,
+  key: string,
+  compute: () => Promise<Record<Name, ArrayLike<number>>[]>,
+): Promise<Record<Name, Float64Array>[]> {
+  const stored = await remember(key, async () => {
+    const statistics: Statistics = {};
+    for (const [l, vectors] of (await compute()).entries()) {
+      for (const [name, values] of Object.entries<ArrayLike<number>>(vectors)) {
+        const data = Float32Array.from(values);
+        statistics[`${l}.${name}`] = { shape: [data.length], data };
+      }
+    }
+    return statistics;
+  });
+  const layers = model.config.layers.map((): Record<string, Float64Array> => ({}));
+  for (const [place, { data }] of Object.entries(stored)) {
+    const [l, ...name] = place.split(".");
+    at(layers, Number(l))[name.join(".")] = Float64Array.from(data);
+  }
+  return layers as Record<Name, Float64Array>[];
 }

@@ -13,8 +13,7 @@ import { pruneModel } from "../../models/surgery.ts";
 import { targetFrom } from "../../models/target.ts";
 import { layerPlan } from "../../models/units.ts";
 import type { MethodContext, PruneResult, Statistics } from "../define.ts";
-import { calibrationBatches } from "./calibration.ts";
-import { rememberLayers } from "./stored.ts";
+import { calibrationBatches, rememberLayers } from "./calibration.ts";
 
 /** All layers of the model, that of least block influence first (ShortGPT, arXiv:2403.03853, equation 1). */
 export async function layersByInfluence(context: MethodContext<unknown>): Promise<number[]> {

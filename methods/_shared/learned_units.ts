@@ -1,7 +1,8 @@
-/** The units that learned methods remove: their geometry, and plans and masks in terms of it.
+/** The units that learned methods remove: their geometry, those of lowest rank, and plans in terms of masks.
  *
  * @module
  */
+import { NumericError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
 import type { DecoderConfig } from "../../models/config.ts";
 import type { PrunePlan } from "../../models/plan.ts";
@@ -42,4 +43,23 @@ export function planOfGates(config: DecoderConfig, gates: readonly HostMasks[]):
       return { ...plan, queryHeads: plan.queryHeads.filter((head) => plan.kvGroups.includes(group(head))) };
     }),
   };
+}
+
+/** Indices of the `k` smallest values, ascending; among equal values the lower index comes first. */
+function smallest(values: Float64Array, k: number): number[] {
+  if (k <= 0) return [];
+  const limit = values.toSorted()[k - 1] ?? Infinity;
+  let equal = k - values.reduce((count, value) => value < limit ? count + 1 : count, 0);
+  return [...values.keys()].filter((i) => at(values, i) < limit || at(values, i) === limit && equal-- > 0);
+}
+
+/** The `k` units of lowest rank in each of `segments` equal runs, ascending indices into the whole.
+ * @throws {NumericError} when a rank is not a number; `what` names the units, such as `FFN channels of layer 3`. */
+export function smallestInSegments(ranks: ArrayLike<number>, k: number, segments: number, what = "units"): number[] {
+  const all = Float64Array.from(ranks);
+  const bad = all.findIndex(Number.isNaN);
+  if (bad >= 0) throw new NumericError(`Ranks of ${what} must be numbers: current NaN for unit ${bad}`);
+  const length = all.length / segments;
+  return Array.from({ length: segments }, (_, s) => s * length)
+    .flatMap((start) => smallest(all.subarray(start, start + length), k).map((i) => start + i));
 }

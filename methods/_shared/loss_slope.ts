@@ -80,3 +80,16 @@ export function layerBack(
   trail.dy = dx;
   return gradients;
 }
+
+/** Adds what `map` makes of `terms` to `sums`, which are empty at first and the caller's to free. */
+export function addTo<Term extends tf.Tensor>(
+  sums: tf.Tensor[],
+  terms: readonly Term[],
+  map: (term: Term) => tf.Tensor,
+): void {
+  for (const [i, term] of terms.entries()) {
+    const before = sums[i];
+    sums[i] = tf.tidy(() => before ? tf.add(before, map(term)) : tf.clone(map(term)));
+    before?.dispose();
+  }
+}

@@ -2,6 +2,7 @@
  *
  * @module
  */
+import { z } from "zod";
 import { NumericError, UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
 import type { DecoderConfig } from "../../models/config.ts";
@@ -88,6 +89,40 @@ export function twoTierWidths(config: DecoderConfig, target: BudgetTarget, range
     );
   }
   return [...whole.slice(0, range.start), ...inner, ...whole.slice(range.end)];
+}
+
+/** Schema of a number of layers: a whole number, or a fraction of all layers if below 1. */
+export const layerCount = z.number().min(0)
+  .refine((value) => value < 1 || Number.isInteger(value), "must be a whole number or a part below 1");
+
+/** The layers of `count` that may lose units.
+ * @throws {UsageError} when none is left. */
+export function layerRange(count: number, { keepFirst, keepLast }: KeptLayers): LayerRange {
+  const layers = (value: number) => value < 1 ? Math.round(value * count) : value;
+  const [start, last] = [layers(keepFirst), layers(keepLast)];
+  if (start + last >= count) {
+    throw new UsageError(`keepFirst and keepLast must leave a layer to prune: current ${start} + ${last} of ${count}`);
+  }
+  return { start, end: count - last };
+}
+
+/** Options of a method that prunes all layers alike unless asked to leave some whole. */
+export const keptLayers = {
+  keepFirst: layerCount.default(0).describe("number of first layers left unpruned; below 1: a fraction of all layers"),
+  keepLast: layerCount.default(0).describe("number of last layers left unpruned; below 1: a fraction of all layers"),
+};
+
+/** Values of {@linkcode keptLayers}. */
+export type KeptLayers = Record<keyof typeof keptLayers, number>;
+
+/** Whether no layer is left whole. */
+export const prunesAllLayers = ({ keepFirst, keepLast }: KeptLayers): boolean => keepFirst === 0 && keepLast === 0;
+
+/** Equal widths of the layers that may lose units.
+ * @throws {UsageError} when they cannot lose enough. */
+export function rangeWidths(config: DecoderConfig, target: BudgetTarget, options: KeptLayers): LayerShape[] {
+  if (prunesAllLayers(options)) return target.uniform;
+  return twoTierWidths(config, target, layerRange(config.layers.length, options));
 }
 
 /** One step of a removal: units of one type in one layer that go together. */
@@ -180,19 +215,18 @@ export function globalWidths(
   if (pool === "all") {
     removeLowest(config, widths, removals, target.budget);
   } else {
-    const withDenseFfn = target.uniform.map((shape, l) => ({
-      ...shape,
-      ffnChannels: at(config.layers, l).ffnChannels,
-    }));
+    const dense = (l: number) => at(config.layers, l).ffnChannels;
+    const withDenseFfn = target.uniform.map((shape, l) => ({ ...shape, ffnChannels: dense(l) }));
     const isFfn = ({ type }: Removal) => type === "ffn";
     removeLowest(config, widths, removals.filter((r) => !isFfn(r)), costOf(resource, config, withDenseFfn));
     removeLowest(config, widths, removals.filter(isFfn), target.budget);
   }
-  if (widths.cost > target.budget) {
-    throw new UsageError(
-      `Sparsity ${target.sparsity} cannot be reached with one unit of each type left in every layer: ` +
-        "prune other units, or less",
-    );
-  }
+  if (widths.cost > target.budget) throw outOfReach(target);
   return widths.shapes;
 }
+
+/** The error of a budget that no widths meet. */
+export const outOfReach = ({ sparsity }: BudgetTarget): UsageError =>
+  new UsageError(
+    `Sparsity ${sparsity} cannot be reached with one unit of each type left in every layer: prune other units, or less`,
+  );

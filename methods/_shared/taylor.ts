@@ -16,7 +16,7 @@ import type { DeviceLayer } from "../../models/device.ts";
 import { createPass, disposePass, type PassContext, type TokenBatch } from "../../models/layers.ts";
 import type { MethodContext } from "../define.ts";
 import { calibrationBatches } from "./calibration.ts";
-import { disposeTrail, layerBack, layTrail, type Trail } from "./loss_slope.ts";
+import { addTo, disposeTrail, layerBack, layTrail, type Trail } from "./loss_slope.ts";
 import { type LayerScores, scoresOfGroups, slotSums } from "./scoring.ts";
 
 /** `vector` |sum W G|, `element-1` sum |W G|, `element-2` sum W^2 F, `mix` sum |W G - W^2 F / 2|. */
@@ -45,15 +45,6 @@ const withWeights = (layer: DeviceLayer, weights: readonly tf.Tensor[]): DeviceL
   ...layer,
   ...Object.fromEntries(LINEAR_NAMES.map((name, i) => [name, { ...layer[name], weight: at(weights, i) }])),
 });
-
-/** Adds `terms` to `sums`, which are empty at first. */
-function addTo(sums: tf.Tensor[], terms: readonly tf.Tensor[], map: (term: tf.Tensor) => tf.Tensor): void {
-  for (const [i, term] of terms.entries()) {
-    const before = sums[i];
-    sums[i] = tf.tidy(() => before ? tf.add(before, map(term)) : tf.clone(map(term)));
-    before?.dispose();
-  }
-}
 
 const scored = ({ batch, length }: TokenBatch) => batch * (length - 1);
 

@@ -30,10 +30,9 @@ import type { DecoderConfig } from "../../models/config.ts";
 import type { LayerShape } from "../../models/units.ts";
 import type { BudgetTarget } from "../../models/target.ts";
 import { defineMethod, type Method, type MethodContext } from "../define.ts";
-import { layerCount, layerRange } from "../_shared/layer_range.ts";
-import { keepWidths, twoTierWidths } from "../_shared/selection.ts";
+import { keepWidths, layerCount, layerRange, twoTierWidths } from "../_shared/selection.ts";
 import type { LayerScores } from "../_shared/scoring.ts";
-import { rememberLayers } from "../_shared/stored.ts";
+import { rememberLayers } from "../_shared/calibration.ts";
 import { type Estimator, ESTIMATORS, taylorScores } from "../_shared/taylor.ts";
 
 const keptCount = layerCount.nullable().default(null);

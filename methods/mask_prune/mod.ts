@@ -28,6 +28,7 @@
  *
  * @module
  */
+import { z } from "zod";
 import { at, lookUp } from "../../core/util/indexing.ts";
 import { mean } from "../../core/util/stats.ts";
 import type { DecoderConfig, HostTensor } from "../../models/config.ts";
@@ -38,15 +39,43 @@ import { type FoundRun, keepSnapshot, nextStep, noteStep, type TrainingRun } fro
 import type { HostMasks } from "../../models/training/student.ts";
 import { onDepth } from "../_shared/depth.ts";
 import { freezeStep, learn, type Structure } from "../_shared/learned_run.ts";
-import { planOfGates, removedUnits, unitAxes, type UnitAxis } from "../_shared/learned_units.ts";
-import { smallestInSegments } from "../_shared/ranking.ts";
+import { planOfGates, removedUnits, smallestInSegments, unitAxes, type UnitAxis } from "../_shared/learned_units.ts";
 import { globalWidths } from "../_shared/selection.ts";
 import { defineMethod, type Method, type MethodContext } from "../define.ts";
 import { type Importance, unitImportance } from "./importance.ts";
-import { type Options, options } from "./options.ts";
-import { bottomShare, bottomSlope, shrink } from "./prox.ts";
 import { chooseDepth } from "./structure.ts";
-import { budgetAt, fallen, filledShapes, removedAt, stepWidths, type Widths } from "./widths.ts";
+import {
+  bottomShare,
+  bottomSlope,
+  budgetAt,
+  fallen,
+  filledShapes,
+  removedAt,
+  shrink,
+  stepWidths,
+  type Widths,
+} from "./widths.ts";
+
+const positive = z.number().positive();
+
+/** The defaults were chosen on validation text of the bundled model and of SmolLM2-135M. */
+const options = z.strictObject({
+  variant: z.enum(["choice", "paper"]).default("choice").describe(
+    "choice: scores decide which units are open; paper: masks are values and ranks, widths are learned",
+  ),
+  uniform: z.boolean().default(true).describe("one width for all layers; false: a width for each layer"),
+  scoreRate: positive.default(0.1).describe("peak rate of the scores, which start at mean 0 and deviation 1"),
+  maskRate: positive.default(0.005).describe("peak rate of the masks of the paper's variant, which start at 1"),
+  ramp: z.number().min(0).max(1).default(0.4).describe(
+    "part of the steps over which the budget falls; 0: all units go before the first step",
+  ),
+  freeze: z.number().gt(0).max(1).default(0.6).describe(
+    "with --compensate: part of the steps after which the choice is fixed and least squares follow",
+  ),
+  dualStart: z.number().min(0).default(0).describe("multiplier y of the sparsity penalty at first"),
+  dualRate: z.number().min(0).default(0.1).describe("ascent rate of y"),
+});
+type Options = z.infer<typeof options>;
 
 /** Learns which units go, under one width for all layers. */
 export const maskPrune: Method<typeof options> = defineMethod({

@@ -11,11 +11,11 @@ import { giveWay } from "../../core/engine/give_way.ts";
 import { matMul2d, readFlat } from "../../core/engine/ops.ts";
 import { at } from "../../core/util/indexing.ts";
 import { WRITING_NAMES } from "../../models/config.ts";
-import type { DecoderModel, DeviceLayer } from "../../models/device.ts";
-import { createPass, disposePass, type ObservedSite, type TokenBatch } from "../../models/layers.ts";
+import type { DeviceLayer } from "../../models/device.ts";
+import { createPass, disposePass, type ObservedSite } from "../../models/layers.ts";
 import type { MethodContext } from "../define.ts";
 import { calibrationBatches } from "../_shared/calibration.ts";
-import { disposeTrail, layerBack, layTrail, type Trail } from "../_shared/loss_slope.ts";
+import { addTo, disposeTrail, layerBack, layTrail, type Trail } from "../_shared/loss_slope.ts";
 
 /** S of both maps of each layer: f32 [D D], means over all calibration tokens. One forward and one backward pass a
  * batch: the inputs of all layers for its tokens are held. */
@@ -24,26 +24,31 @@ export async function slopeFactors(context: MethodContext<unknown>): Promise<Rec
   const { width } = model.config;
   const batches = calibrationBatches(context.calibration, { tokensAtOnce: 512 });
   const tokens = batches.reduce((sum, { batch, length }) => sum + batch * length, 0);
-  const zeros = () => tf.zeros<tf.Rank.R2>([width, width]);
-  const sums = model.layers.map(() => ({ output: zeros(), down: zeros() }));
+  const sums = model.layers.map((): tf.Tensor[] => []);
   try {
     for (const [i, batch] of batches.entries()) {
       await giveWay(signal);
       report(`slopes of the blocks, batch ${i + 1} of ${batches.length}`);
-      backThrough(model, batch, (l, site, slope) => {
-        const layer = at(sums, l);
-        const before = layer[site];
-        layer[site] = tf.tidy(() => tf.add(before, tf.mul(matMul2d(slope, slope, true, false), 1 / tokens)));
-        before.dispose();
-      });
+      const pass = createPass(model.config, batch);
+      const nothing = WRITING_NAMES.map(() => tf.zeros([batch.batch * batch.length, width]));
+      let trail: Trail | undefined;
+      try {
+        trail = layTrail(model, batch, pass);
+        for (let l = model.layers.length - 1; l >= 0; l--) {
+          const slopes = layerBack(model, l, trail, nothing, withAdded);
+          addTo(at(sums, l), slopes, (slope) => tf.mul(matMul2d(slope, slope, true, false), 1 / tokens));
+          tf.dispose(slopes);
+        }
+      } finally {
+        tf.dispose(nothing);
+        if (trail) disposeTrail(trail);
+        disposePass(pass);
+      }
     }
-    const values = await readFlat(
-      sums.flatMap(({ output, down }) => [output, down]),
-      "gradients of the blocks' outputs",
-    );
+    const values = await readFlat(sums.flat(), "gradients of the blocks' outputs");
     return sums.map((_, l) => ({ output: at(values, 2 * l), down: at(values, 2 * l + 1) }));
   } finally {
-    for (const { output, down } of sums) tf.dispose([output, down]);
+    tf.dispose(sums);
   }
 }
 
@@ -56,28 +61,4 @@ function withAdded(layer: DeviceLayer, added: readonly tf.Tensor[]): DeviceLayer
     return [site, { ...layer[site], bias: bias ? tf.add(bias, own) : own }];
   });
   return { ...layer, ...Object.fromEntries(open) };
-}
-
-/** Hands `visit` the gradients of the outputs of the output and down maps, [N, D], last layer first. They are freed
- * after the call. */
-function backThrough(
-  model: DecoderModel,
-  batch: TokenBatch,
-  visit: (layer: number, site: ObservedSite, slope: tf.Tensor2D) => void,
-): void {
-  const pass = createPass(model.config, batch);
-  const nothing = WRITING_NAMES.map(() => tf.zeros([batch.batch * batch.length, model.config.width]));
-  let trail: Trail | undefined;
-  try {
-    trail = layTrail(model, batch, pass);
-    for (let layer = model.layers.length - 1; layer >= 0; layer--) {
-      const slopes = layerBack(model, layer, trail, nothing, withAdded);
-      for (const [i, site] of WRITING_NAMES.entries()) visit(layer, site, at(slopes, i));
-      tf.dispose(slopes);
-    }
-  } finally {
-    tf.dispose(nothing);
-    if (trail) disposeTrail(trail);
-    disposePass(pass);
-  }
 }

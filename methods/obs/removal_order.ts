@@ -19,7 +19,7 @@ import type { ObservedSite } from "../../models/layers.ts";
 import { gramMatrices, gramName } from "../../models/training/least_squares.ts";
 import type { MethodContext } from "../define.ts";
 import type { LayerScores } from "../_shared/scoring.ts";
-import { rememberLayers } from "../_shared/stored.ts";
+import { rememberLayers } from "../_shared/calibration.ts";
 import { slopeFactors } from "./curvature.ts";
 import { type DampedInverse, diagonalBlocks, invert, invertSmall, removeFromInverse, submatrix } from "./inverse.ts";
 

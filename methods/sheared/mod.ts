@@ -36,8 +36,7 @@ import { UNITS } from "../../models/units.ts";
 import { createMoments, type Moments, scheduleFactor, stepValues } from "../../models/training/optimizer.ts";
 import { type FoundRun, keepSnapshot, nextStep, noteStep, type TrainingRun } from "../../models/training/run.ts";
 import { freezeStep, learn, type Structure } from "../_shared/learned_run.ts";
-import { planOfGates } from "../_shared/learned_units.ts";
-import { smallestInSegments } from "../_shared/ranking.ts";
+import { planOfGates, smallestInSegments } from "../_shared/learned_units.ts";
 import { clampLogAlpha, HARD_CONCRETE, lagrangian, openProbability, sampleMasks, softMask } from "./hard_concrete.ts";
 import {
   expectedParameters,

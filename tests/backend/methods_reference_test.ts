@@ -3,7 +3,7 @@ import { at } from "../../core/util/indexing.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import { multipruner } from "../../methods/multipruner.ts";
 import { calibrationBatches, inputStatistics } from "../../methods/_shared/calibration.ts";
-import { COLUMN_METRICS, columnScores } from "../../methods/_shared/column_metrics.ts";
+import { COLUMN_METRICS, columnScores } from "../../methods/_shared/scoring.ts";
 import { tensorNames, type WeightSource } from "../../models/config.ts";
 import { keptParameters } from "../../models/count.ts";
 import { plannedShapes } from "../../models/plan.ts";

@@ -11,7 +11,7 @@ import { runSweep } from "../../benchmarks/sweep/sweep.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { type Cell, PAPER_TABLES, type PaperTableId, type RunConfig } from "../../core/schema/schema.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
-import { type KeptLayers, layerRange } from "../../methods/_shared/layer_range.ts";
+import { type KeptLayers, layerRange } from "../../methods/_shared/selection.ts";
 import type { DecoderConfig } from "../../models/config.ts";
 import { besidePaper } from "../../reports/beside_paper.ts";
 import { isSameExperiment, PAPER_TABLE, type PublishedRow, publishedRows } from "../../reports/paper/published.ts";

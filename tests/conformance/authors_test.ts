@@ -14,8 +14,14 @@ import { compensation } from "../../methods/flap.ts";
 import { denseScores } from "../../methods/llm_pruner/mod.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import { inputStatistics } from "../../methods/_shared/calibration.ts";
-import { type ColumnMetric, columnScores, type Spread } from "../../methods/_shared/column_metrics.ts";
-import { type LayerScores, scoresOfGroups, weightSlots } from "../../methods/_shared/scoring.ts";
+import {
+  type ColumnMetric,
+  columnScores,
+  type LayerScores,
+  scoresOfGroups,
+  type Spread,
+  weightSlots,
+} from "../../methods/_shared/scoring.ts";
 import { tensorNames } from "../../models/config.ts";
 import { type DecoderModel } from "../../models/device.ts";
 import { openModel } from "../../models/load.ts";

@@ -5,8 +5,7 @@ import { resolveConfig, yamlSource } from "../../benchmarks/configuration/resolv
 import { at } from "../../core/util/indexing.ts";
 import type { RunConfig } from "../../core/schema/schema.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
-import { type KeptLayers, layerRange } from "../../methods/_shared/layer_range.ts";
-import { twoTierWidths } from "../../methods/_shared/selection.ts";
+import { type KeptLayers, layerRange, twoTierWidths } from "../../methods/_shared/selection.ts";
 import { targetConfig } from "../../methods/sheared/shape.ts";
 import type { LayerShape } from "../../models/units.ts";
 import { keptParameters, modelSize } from "../../models/count.ts";

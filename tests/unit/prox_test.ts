@@ -1,8 +1,8 @@
 import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
 import { NumericError } from "../../core/util/errors.ts";
 import fc from "fast-check";
-import { smallestInSegments } from "../../methods/_shared/ranking.ts";
-import { bottomShare, bottomSlope, shrink } from "../../methods/mask_prune/prox.ts";
+import { smallestInSegments } from "../../methods/_shared/learned_units.ts";
+import { bottomShare, bottomSlope, shrink } from "../../methods/mask_prune/widths.ts";
 
 /** Masks v, how many of each of `segments` equal runs are in the bottom, and the multiplier y. */
 interface Given {
