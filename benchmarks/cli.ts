@@ -6,6 +6,7 @@
 import { join } from "node:path";
 import { EngineError, unknownName, UsageError } from "../core/util/errors.ts";
 import { isDiskFull } from "../core/schema/failure.ts";
+import { isSystemError } from "../core/util/paths.ts";
 import { usage } from "./commands/help.ts";
 import type { Command } from "./commands/command.ts";
 import { COMMANDS } from "./commands/mod.ts";
@@ -15,12 +16,6 @@ function version(): string {
   const text = Deno.readTextFileSync(join(import.meta.dirname!, "..", "deno.json"));
   return /"version":\s*"([^"]+)"/.exec(text)?.[1] ?? "unknown";
 }
-
-/** Whether the operating system refused a path: a file instead of a folder, a name too long, a loop of links. Its
- * errors have a code such as `ELOOP`; missing rights are told by their class. */
-const isWrongPath = (error: unknown): error is Error =>
-  error instanceof Error &&
-  (error instanceof Deno.errors.NotCapable || "code" in error && /^E[A-Z0-9]+$/.test(String(error.code)));
 
 /** @throws {UsageError} when no command has that name. */
 function commandOf(name: string): Command {
@@ -56,7 +51,7 @@ export async function main(args: string[]): Promise<number> {
       console.error(`The disk is full (${(error as Error).message}): free some space, then repeat the command`);
       return 1;
     }
-    if (isWrongPath(error)) {
+    if (isSystemError(error)) {
       console.error(`Cannot use a path (${error.message}): give another one`);
       return 2;
     }

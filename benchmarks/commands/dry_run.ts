@@ -11,7 +11,7 @@ import { anyTask, getCorpus } from "../../datasets/mod.ts";
 import { getMethod } from "../../methods/mod.ts";
 import { type CellCost, cellCost, type EvaluationTokens, processBytes } from "../cells/cell_cost.ts";
 import { probeEngine } from "../configuration/engine_probe.ts";
-import type { ReadyConfig } from "../configuration/expand.ts";
+import { calibrationUse, type ReadyConfig, trainingUse } from "../configuration/expand.ts";
 import { type PreparedRun, prepareRun, wantedOf } from "../configuration/prepare.ts";
 import { isMeasured } from "../records/measured.ts";
 import { formatSeconds } from "../sweep/progress.ts";
@@ -57,18 +57,15 @@ const methodOf = ({ method, checkpoint }: Cell) => method === null || checkpoint
 const about = (tokens: number) => `about ${Math.round(tokens).toLocaleString("en")} tokens`;
 
 /** Data that is calibrated and trained on, if any cell reads it. */
-function learnedData({ cells, config: { calibration } }: PreparedRun): ReadData[] {
+function learnedData({ fingerprint, cells, config: { calibration } }: PreparedRun): ReadData[] {
   const data: ReadData[] = [];
-  const isCalibrated = cells.some(({ cell }) => {
-    const method = methodOf(cell);
-    return method !== null && (method.needs.calibration || cell.compensate !== undefined);
-  });
-  const { corpus, sequences, tokens } = calibration;
-  if (isCalibrated) data.push({ use: `calibration ${corpus}`, amount: `${sequences} windows of ${tokens} tokens` });
-  const trained = cells.find(({ cell }) => cell.training)?.cell;
-  if (trained?.training) {
-    const { steps, batch, tokens, corpus = trained.calibration.corpus } = trained.training;
-    data.push({ use: `training ${corpus}`, amount: `${steps} steps of ${batch} × ${tokens} tokens` });
+  const use = calibrationUse({ calibration });
+  const { corpus: ownCorpus, sequences, tokens } = calibration;
+  if (use in fingerprint.data) data.push({ use, amount: `${sequences} windows of ${tokens} tokens` });
+  const training = cells.find(({ cell }) => cell.training)?.cell.training;
+  if (training) {
+    const { steps, batch, tokens, corpus = ownCorpus } = training;
+    data.push({ use: trainingUse(corpus), amount: `${steps} steps of ${batch} × ${tokens} tokens` });
   }
   return data;
 }

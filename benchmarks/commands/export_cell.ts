@@ -23,7 +23,7 @@ import { disposeModel, uploadModel } from "../../models/device.ts";
 import { openModel } from "../../models/load.ts";
 import { hostTensors } from "../../models/surgery.ts";
 import { checkSource, keptModel, openCheckpoint } from "../cells/rebuild.ts";
-import { kindOfPath } from "../../core/util/paths.ts";
+import { isSystemError, kindOfPath } from "../../core/util/paths.ts";
 import { cellName } from "../../core/schema/cell_names.ts";
 import { type ExportFormat, exportTitle, modelCard } from "./model_card.ts";
 import { storedPath } from "../records/run_file.ts";
@@ -172,8 +172,7 @@ export async function exportCell(options: ExportOptions): Promise<string[]> {
     }
     return remarks;
   } catch (error) {
-    // Errors of the operating system have a code.
-    if (!(error instanceof Error && "code" in error && typeof error.code === "string")) throw error;
+    if (!isSystemError(error)) throw error;
     throw new UsageError(`"${to}" cannot be written: ${error.message}`);
   } finally {
     if (record.storedWeights ?? record.cell.checkpoint) measured?.close();

@@ -147,7 +147,6 @@ async function runAgain(
   const { cell: { throughput: _timed, ...cell }, environment: { device, threads }, perplexity, tasks } = record;
   return await withTempFolder(async (out) => {
     const named = { id: record.id, cell: { ...cell, model } };
-    const definitions = definitionsOf(record);
     const tokensOf = ({ batchTokens = UNSAID_TOKENS }: PerplexityResult | TaskResult) => batchTokens;
     const { recorded, status, stderrTail } = await runCellProcess({
       job: {
@@ -162,10 +161,7 @@ async function runAgain(
         batchTokens: { perplexity: perplexity.map(tokensOf), tasks: tasks.map(tokensOf) },
         // A GPU is taken where there is one unless the CPU is named.
         ...cell.engine === "tensorflow" && device.startsWith("cpu") && { device: "cpu" },
-        ...layerwise === true && { layerwise },
-        ...latency && { latency },
-        ...definitions.length > 0 && { taskDefinitions: definitions },
-        ...data !== undefined && { data },
+        ...{ layerwise, latency, data, taskDefinitions: definitionsOf(record) },
       },
       jobPath: join(out, "job.json"),
       logPath: join(out, "log"),

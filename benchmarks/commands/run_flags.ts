@@ -47,10 +47,14 @@ export function runManner(flags: Record<string, unknown>): RunManner {
   }
   const stray = RUN_FLAGS.slice(3).find((name) => slurm[name] !== undefined);
   if (executor === "local" && stray) throw new UsageError(`--${stray} needs --executor slurm`);
+  const timeoutS = Number(timeout);
+  if (timeout !== undefined && !(timeoutS > 0 && Number.isFinite(timeoutS))) {
+    throw new UsageError(`--timeout must be a number of seconds above 0: current ${JSON.stringify(timeout)}`);
+  }
   return {
     json: flags.json === true,
     dryRun: flags["dry-run"] === true,
-    ...timeout !== undefined && { timeoutS: positive("timeout", timeout, "a number of seconds") },
+    ...timeout !== undefined && { timeoutS },
     ...retry !== undefined && { retry: parseRetry(retry) },
     ...executor === "slurm" && { slurm: slurmOptions(slurm) },
   };
@@ -58,20 +62,10 @@ export function runManner(flags: Record<string, unknown>): RunManner {
 
 function slurmOptions(flags: Record<string, string | undefined>): SlurmOptions {
   const { partition, gres, time, sbatch = "" } = flags;
-  const maxParallel = countFlag(flags, "max-parallel");
   const options: SlurmOptions = {
-    ...partition !== undefined && { partition },
-    ...gres !== undefined && { gres },
-    ...time !== undefined && { time },
-    ...maxParallel !== undefined && { maxParallel },
+    ...{ partition, gres, time, maxParallel: countFlag(flags, "max-parallel") },
     sbatch: sbatch.split(/\s+/).filter((word) => word !== "").map((word) => `--${word.replace(/^--/, "")}`),
   };
   checkSlurmOptions(options);
   return options;
-}
-
-function positive(flag: string, text: string, what: string): number {
-  const value = Number(text);
-  if (value > 0 && Number.isFinite(value)) return value;
-  throw new UsageError(`--${flag} must be ${what} above 0: current ${JSON.stringify(text)}`);
 }

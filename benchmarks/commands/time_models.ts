@@ -7,7 +7,7 @@ import { type Engine, startEngine } from "../../core/engine/engine.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
 import { STORED_TYPES, type StoredType } from "../../core/formats/quantize.ts";
-import { type DoneRecord, type EngineName, throughputChoiceSchema } from "../../core/schema/schema.ts";
+import { type DoneRecord, throughputChoiceSchema } from "../../core/schema/schema.ts";
 import { cellLabels } from "../../core/schema/cell_names.ts";
 import { ggufTokenizerMetadata } from "../../core/formats/tokenizer_gguf_write.ts";
 import { median } from "../../core/util/stats.ts";
@@ -82,31 +82,15 @@ export function throughputTable(models: readonly TimedModel[]): string {
   return [HEADER, HEADER.map((_, i) => i < 2 ? "---" : "---:"), ...lines].map(line).join("\n");
 }
 
-/** Both engines while they run, and a folder for files. */
+/** Both engines while they run. */
 interface Session {
   engine: Engine;
   peer: Peer;
   choice: TurnChoice;
-  folder: string;
 }
 
 /** A model of a run that was timed; without an id the run has no dense cell. */
 type TimedCell = TimedModel & { id?: string };
-
-/** Starts our engine `name`, then llama.cpp, and ends what can be ended after `use`. */
-async function withSession<T>(
-  name: EngineName,
-  choice: TurnChoice,
-  use: (session: Session) => Promise<T>,
-): Promise<T> {
-  const engine = await startEngine(name, { device: "cpu" });
-  const peer = await startLlamaCpp();
-  try {
-    return await withTempFolder((folder) => use({ engine, peer, choice, folder }));
-  } finally {
-    await peer.close();
-  }
-}
 
 /** Uses a file's model in both engines, and frees it. */
 async function withSides<T>(file: string, session: Session, use: (sides: Sides) => Promise<T>): Promise<T> {
@@ -159,8 +143,11 @@ export async function timeCells(dir: string, flags: Flags): Promise<void> {
   const choice = first.cell.throughput ?? throughputChoiceSchema.parse({});
   const labels = cellLabels(done);
   const isDense = ({ cell }: DoneRecord) => cell.method === null;
-  await withSession(name, choice, async (session) => {
-    const denseFile = join(session.folder, "dense.gguf");
+  const engine = await startEngine(name, { device: "cpu" });
+  const peer = await startLlamaCpp();
+  const session = { engine, peer, choice };
+  await withTempFolder(async (folder) => {
+    const denseFile = join(folder, "dense.gguf");
     await writeDense(model ?? storedPath(dir, first.cell.model), denseFile, type, first);
     const timed: TimedCell[] = [];
     await withSides(denseFile, session, async (dense) => {
@@ -170,7 +157,7 @@ export async function timeCells(dir: string, flags: Flags): Promise<void> {
       timed.push({ id: own, label, results: await timeSides(dense, undefined, choice) });
       for (const record of done.filter((record) => !isDense(record))) {
         const label = labels.get(record.id) ?? record.id;
-        const to = join(session.folder, `${record.id}.gguf`);
+        const to = join(folder, `${record.id}.gguf`);
         console.error(label);
         try {
           await exportCell({ record, out: dir, format: "gguf", to, type, model });
@@ -183,9 +170,9 @@ export async function timeCells(dir: string, flags: Flags): Promise<void> {
         }
       }
     });
-    const { engine: { name: engine, library, device, threads }, peer } = session;
-    const settings = { ours: { engine, library, device }, llamaCpp: peer.versions, ...choice, type, threads };
+    const { library, device, threads } = engine;
+    const settings = { ours: { engine: name, library, device }, llamaCpp: peer.versions, ...choice, type, threads };
     writeAtomically(runPaths(dir).llamaCpp, toJson({ ...settings, cells: timed }));
     print(timed, session, type);
-  });
+  }).finally(peer.close);
 }

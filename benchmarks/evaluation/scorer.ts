@@ -62,19 +62,6 @@ export function checkFinite(score: number, words: string): void {
   if (!Number.isFinite(score)) throw new NumericError(`The model has ${score} as its ${words}: must be finite`);
 }
 
-/** Checks the ids of sequences.
- * @throws {UsageError} when one is not in a vocabulary of `vocabSize`. */
-function checkIds(sequences: Iterable<Iterable<number>>, vocabSize: number): void {
-  for (const ids of sequences) {
-    for (const id of ids) {
-      if (id >= 0 && id < vocabSize) continue;
-      throw new UsageError(
-        `Token id ${id} is outside the model's vocabulary of ${vocabSize}: the tokenizer belongs to another model`,
-      );
-    }
-  }
-}
-
 /** Puts a model and its tokenizer together. */
 export function createScorer(model: ScoringModel, tokenizer: Tokenizer, options: ScorerOptions = {}): Scorer {
   const { encoding = "lm-eval", signal, onProgress } = options;
@@ -84,7 +71,13 @@ export function createScorer(model: ScoringModel, tokenizer: Tokenizer, options:
   let possible = Infinity;
 
   const scored = async (sequences: readonly ScoredSequence[]): Promise<LogLikelihood[]> => {
-    checkIds(sequences.map(({ ids }) => ids), model.vocabSize);
+    const { vocabSize } = model;
+    const foreign = sequences.flatMap(({ ids }) => ids.find((id) => !(id >= 0 && id < vocabSize)) ?? [])[0];
+    if (foreign !== undefined) {
+      throw new UsageError(
+        `Token id ${foreign} is outside the model's vocabulary of ${vocabSize}: the tokenizer belongs to another model`,
+      );
+    }
     const results = sequences.map((): LogLikelihood => ({ logLikelihood: 0, isGreedy: true }));
     const most = Math.min(possible, options.batchTokens ?? batchBudget(model));
     used = await scoreInBatches(sequences, {

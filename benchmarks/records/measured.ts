@@ -14,7 +14,6 @@ import { doneRecord } from "./store.ts";
 export type DataHashes = Readonly<Record<string, string>>;
 
 type PerplexityChoice = Cell["perplexity"][number];
-type ThroughputChoice = NonNullable<Cell["throughput"]>;
 
 /** A user's text is known by its contents and not by its path. Without `hashes` results of any data count. */
 function answersPerplexity(choice: PerplexityChoice, hashes?: DataHashes) {
@@ -39,15 +38,14 @@ function answersTask(task: string, cell: Cell, hashes?: DataHashes) {
     result.task === task && readsData(result) && result.samples.effective === Math.min(limit, result.samples.original);
 }
 
-function answersThroughput({ prefillTokens, decodeTokens, batch, repeats }: ThroughputChoice) {
-  const names = [`pp${prefillTokens}`, `tg${decodeTokens}`];
-  return (result: DoneRecord["throughput"][number]): boolean =>
-    names.includes(result.name) && result.batch === batch && result.samplesMs.length === repeats;
-}
-
 /** The latest results of `record` for the throughput that `cell` asks for: prefill and decoding. */
 export function throughputOf({ throughput }: Cell, record: DoneRecord): DoneRecord["throughput"] {
-  return throughput ? record.throughput.filter(answersThroughput(throughput)).slice(-2) : [];
+  if (!throughput) return [];
+  const { prefillTokens, decodeTokens, batch, repeats } = throughput;
+  const names = [`pp${prefillTokens}`, `tg${decodeTokens}`];
+  return record.throughput.filter((result) =>
+    names.includes(result.name) && result.batch === batch && result.samplesMs.length === repeats
+  ).slice(-2);
 }
 
 /** `cell` with only those measurements that `record` lacks. */

@@ -11,7 +11,7 @@ import { type CellRecord, cellRecordSchema, type DoneRecord, SCHEMA_VERSION } fr
 import { sha256OfJson } from "../../core/util/canonical_json.ts";
 import { cellName, type NamedCell } from "../../core/schema/cell_names.ts";
 import { describeIssue } from "../../core/util/issues.ts";
-import { ifThere } from "../../core/util/paths.ts";
+import { ifThere, isSystemError } from "../../core/util/paths.ts";
 import { writeAtomically } from "../../core/util/write_file.ts";
 import { withPackedUnits, withUnpackedUnits } from "./kept_units.ts";
 
@@ -116,10 +116,6 @@ export function readRecord(path: string): CellRecord {
   }
   return parsed.data;
 }
-
-/** Whether the operating system refused something. Its errors have a code; missing rights have a class. */
-const isSystemError = (error: unknown): error is Error =>
-  error instanceof Error && ("code" in error || error instanceof Deno.errors.NotCapable);
 
 /** Folder of the run that the record at `path` is in. */
 export const folderOfRecord = (path: string): string => dirname(dirname(resolve(path)));

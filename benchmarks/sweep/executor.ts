@@ -47,20 +47,12 @@ export function processFiles(out: string, named: NamedCell): { job: string; log:
 /** What a cell's process is told. */
 export function cellJob({ run, commit }: ExecutorContext, named: NamedCell, coordinated: boolean): CellJob {
   const { out, data, keepWeights, layerwise, logSamples, paper } = run.config;
-  const { taskDefinitions, taskGroups } = run;
+  const { device, latency, taskDefinitions, taskGroups } = run;
   return {
     ...named,
     out,
     weights: { sha256: run.fingerprint.weights, atMs: run.preparedAtMs },
-    ...(data === undefined ? {} : { data }),
-    ...(keepWeights === undefined ? {} : { keepWeights }),
-    ...(paper === undefined ? {} : { paper }),
-    ...layerwise && { layerwise },
-    ...run.device !== undefined && { device: run.device },
-    ...run.latency && { latency: run.latency },
-    ...taskDefinitions.length > 0 && { taskDefinitions },
-    ...taskGroups.length > 0 && { taskGroups },
-    logSamples,
+    ...{ data, keepWeights, paper, layerwise, device, latency, taskDefinitions, taskGroups, logSamples },
     hashes: run.fingerprint.data,
     commit,
     coordinated,

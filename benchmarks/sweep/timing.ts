@@ -53,27 +53,19 @@ export async function timeModels(
       },
     });
   }
-  for (const group of groups) share(out, group.filter(lacking), group, data);
-}
-
-/** Gives the cells of `lacking` the throughput of a timed one of `group`. */
-function share(
-  out: string,
-  lacking: readonly Finished[],
-  group: readonly Finished[],
-  hashes: Readonly<Record<string, string>>,
-): void {
-  const sources = group.flatMap(({ named }) => {
-    const record = doneRecord(out, named);
-    if (!record || missingMeasurements(named.cell, record, hashes).throughput) return [];
-    return [{ id: record.id, results: throughputOf(named.cell, record) }];
-  });
-  const [source] = sources;
-  if (!source) return;
-  const shared: ThroughputResult[] = source.results.map((result) => ({ sharedFrom: source.id, ...result }));
-  for (const { named } of lacking) {
-    const record = doneRecord(out, named);
-    if (!record || sources.some(({ id }) => id === record.id)) continue;
-    writeRecord(out, { ...record, cell: named.cell, throughput: [...record.throughput, ...shared] });
+  for (const group of groups) {
+    const sources = group.flatMap(({ named }) => {
+      const record = doneRecord(out, named);
+      if (!record || missingMeasurements(named.cell, record, data).throughput) return [];
+      return [{ id: record.id, results: throughputOf(named.cell, record) }];
+    });
+    const [source] = sources;
+    if (!source) continue;
+    const shared: ThroughputResult[] = source.results.map((result) => ({ sharedFrom: source.id, ...result }));
+    for (const { named } of group.filter(lacking)) {
+      const record = doneRecord(out, named);
+      if (!record || sources.some(({ id }) => id === record.id)) continue;
+      writeRecord(out, { ...record, cell: named.cell, throughput: [...record.throughput, ...shared] });
+    }
   }
 }

@@ -41,3 +41,9 @@ export function ifThere<T, U>(read: () => T, otherwise: U): T | U {
     throw error;
   }
 }
+
+/** Whether the operating system refused a path: no rights, a file instead of a folder, a name too long, a loop of links.
+ * Its errors have a code such as `ELOOP`; missing rights are told by their class. */
+export const isSystemError = (error: unknown): error is Error =>
+  error instanceof Error &&
+  (error instanceof Deno.errors.NotCapable || "code" in error && /^E[A-Z0-9]+$/.test(String(error.code)));

@@ -41,6 +41,10 @@ Deno.test("runManner() takes options of Slurm only with Slurm, and limits above 
   const message = "--timeout must be a number of seconds above 0";
   assertThrows(() => runManner({ ...none, timeout: "-1" }), UsageError, message);
   const { slurm } = runManner({ ...none, executor: "slurm", "max-parallel": "3", sbatch: "mem=8G --exclusive" });
-  assertEquals(slurm, { maxParallel: 3, sbatch: ["--mem=8G", "--exclusive"] });
+  assertEquals(slurm, {
+    ...{ partition: undefined, gres: undefined, time: undefined },
+    maxParallel: 3,
+    sbatch: ["--mem=8G", "--exclusive"],
+  });
   assert(runManner({ ...none, executor: "slurm", retry: "oom" }).retry?.includes("out-of-memory"));
 });
