@@ -18,20 +18,13 @@ export interface Resource {
 }
 
 /** Weights of the linear maps. */
-export const PARAMETERS: Resource = {
-  name: "parameters",
-  words: "prunable parameters",
-  ofLayer: layerParameters,
-};
+export const PARAMETERS: Resource = { name: "parameters", words: "prunable parameters", ofLayer: layerParameters };
 
-/** Tokens of the sequence whose multiply-accumulates are counted, as in records. */
-const MACS_TOKENS = 64;
-
-/** Multiply-accumulates on a sequence of 64 tokens, see {@linkcode layerMacs}. */
+/** Multiply-accumulates on a sequence of 64 tokens, as in records: see {@linkcode layerMacs}. */
 export const MACS: Resource = {
   name: "macs",
   words: "multiply-accumulates of the layers",
-  ofLayer: (config, shape) => layerMacs(config, shape, MACS_TOKENS),
+  ofLayer: (config, shape) => layerMacs(config, shape, 64),
 };
 
 /** Cost of layers with the widths `shapes`; of all layers of `config` when absent. */

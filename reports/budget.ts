@@ -3,24 +3,16 @@
  * @module
  */
 import { mean } from "../core/util/stats.ts";
-import type { Budget, DoneRecord } from "../core/schema/schema.ts";
+import type { Budget } from "../core/schema/schema.ts";
 import type { Column } from "./columns.ts";
 import type { Row, Section } from "./sections.ts";
 
-/** What the sparsity is a part of. */
-export const BUDGET_WORDS: Record<Budget, string> = {
-  "parameters": "prunable parameters",
-  "macs": "multiply-accumulates of the layers",
-  "prefill-ms": "prefill time of the layers",
-  "decode-ms": "decoding time of the layers",
-};
-
-/** For the second line of a header. */
-const SHORT: Record<Budget, string> = {
-  "parameters": "prunable",
-  "macs": "MACs",
-  "prefill-ms": "prefill time",
-  "decode-ms": "decoding time",
+/** What the sparsity is a part of: in a sentence, and in the second line of a header. */
+export const BUDGET_WORDS: Record<Budget, { long: string; short: string }> = {
+  "parameters": { long: "prunable parameters", short: "prunable" },
+  "macs": { long: "multiply-accumulates of the layers", short: "MACs" },
+  "prefill-ms": { long: "prefill time of the layers", short: "prefill time" },
+  "decode-ms": { long: "decoding time of the layers", short: "decoding time" },
 };
 
 /** The budgets of a section's pruned rows. */
@@ -34,17 +26,12 @@ export const budgetsOf = ({ rows }: Pick<Section, "rows">): Budget[] => [
 /** What the levels of a section are parts of, in a header and in a sentence. */
 export function budgetWords(section: Pick<Section, "rows">): { short: string; long: string } {
   const [budget = "parameters", ...others] = budgetsOf(section);
-  return others.length > 0
-    ? { short: "the budget", long: "budgets" }
-    : { short: SHORT[budget], long: BUDGET_WORDS[budget] };
+  return others.length > 0 ? { short: "the budget", long: "budgets" } : BUDGET_WORDS[budget];
 }
 
-/** Part of its budget's resource that a run removed, by count or by the table of times. */
-export const removedPart = ({ size, budget }: DoneRecord): number =>
-  budget ? 1 - budget.left / budget.whole : size.sparsityOfPrunable;
-
-/** Part of its budget's resource that a row removed, mean over seeds. */
-export const realised = ({ runs }: Row): number => mean(runs.map(removedPart));
+/** Part of its budget's resource that a row removed, by count or by the table of times; mean over seeds. */
+export const realised = ({ runs }: Pick<Row, "runs">): number =>
+  mean(runs.map(({ size, budget }) => budget ? 1 - budget.left / budget.whole : size.sparsityOfPrunable));
 
 /** The timed pass that a budget in time is about. */
 const PASS: Partial<Record<Budget, string>> = { "prefill-ms": "pp", "decode-ms": "tg" };
@@ -71,7 +58,7 @@ export const MOST_OFF = 0.05;
 export function metBudget({ cell, runs, speedUps }: Row, speeds: readonly Column[]): Met | undefined {
   const [budget] = runs.flatMap(({ budget }) => budget ?? []);
   const pass = PASS[cell.budget ?? "parameters"];
-  if (budget === undefined || pass === undefined) return { part: mean(runs.map(removedPart)), off: 0 };
+  if (budget === undefined || pass === undefined) return { part: realised({ runs }), off: 0 };
   const column = speeds.find(({ name }) => name.startsWith(pass));
   const speedUp = column && speedUps.get(column.key);
   if (speedUp === undefined) return undefined;

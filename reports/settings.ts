@@ -149,7 +149,7 @@ const unitWords = ({ cell: { units, ffnMultiple, dropLayers } }: Subject): strin
 const budgetWords = ({ cell: { budget, latency } }: Subject): string =>
   budget === undefined
     ? ""
-    : BUDGET_WORDS[budget] + (latency === undefined ? "" : `, table of times ${latency.slice(0, 12)}`);
+    : BUDGET_WORDS[budget].long + (latency === undefined ? "" : `, table of times ${latency.slice(0, 12)}`);
 
 const arithmeticWords = ({ cell: { arithmetic, weights } }: Subject): string =>
   ARITHMETIC[arithmetic ?? "exact"] + (weights === "stored" ? ", weights stored in 16 bits" : "");

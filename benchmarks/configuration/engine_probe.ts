@@ -3,12 +3,11 @@
  *
  * @module
  */
-import { join } from "node:path";
 import { listCudaDevices, NVIDIA_SMI, visibleDevices, visibleSetting } from "../../core/engine/cuda.ts";
 import { type EngineOptions, measureRate, startBestEngine, startEngine } from "../../core/engine/engine.ts";
 import { EngineError } from "../../core/util/errors.ts";
 import type { EngineName, RunConfig } from "../../core/schema/schema.ts";
-import { denoRun } from "../../core/util/deno_run.ts";
+import { denoOutput } from "../../core/util/deno_run.ts";
 
 /** An engine that starts. */
 export interface ProbedEngine {
@@ -34,25 +33,14 @@ export async function probeEngine(
   options: EngineOptions = {},
   rate = false,
 ): Promise<ProbedEngine> {
-  const script = join(import.meta.dirname!, "engine_probe.ts");
-  const { stdout, stderr, code, signal } = await new Deno.Command("deno", {
-    args: denoRun({
-      script,
-      args: [name, JSON.stringify(options), ...rate ? ["rate"] : []],
-      ffi: true,
-      program: NVIDIA_SMI,
-    }),
-    stdout: "piped",
-    stderr: "piped",
-  }).output();
-  const decoder = new TextDecoder();
-  const line = decoder.decode(stdout).trim().split("\n").pop()!;
+  const args = [name, JSON.stringify(options), ...rate ? ["rate"] : []];
+  const program = { script: import.meta.filename!, args, ffi: true, program: NVIDIA_SMI };
+  const { line, errors, how } = await denoOutput(program);
   let probe: ProbedEngine | { reason: string };
   try {
     probe = JSON.parse(line);
   } catch {
-    const how = signal ?? `exit code ${code}`;
-    throw new EngineError(`Engine "${name}" ended its process (${how}): ${decoder.decode(stderr).trim().slice(-1000)}`);
+    throw new EngineError(`Engine "${name}" ended its process (${how}): ${errors}`);
   }
   if ("reason" in probe) throw new EngineError(probe.reason);
   return probe;

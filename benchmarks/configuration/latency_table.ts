@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { NVIDIA_SMI } from "../../core/engine/cuda.ts";
 import { EngineError, FileFormatError, UsageError } from "../../core/util/errors.ts";
 import { type EngineName, type LatencyTable, latencyTableSchema } from "../../core/schema/schema.ts";
-import { denoRun } from "../../core/util/deno_run.ts";
+import { denoOutput } from "../../core/util/deno_run.ts";
 import { ifThere } from "../../core/util/paths.ts";
 import { writeAtomically } from "../../core/util/write_file.ts";
 import { measureLatency } from "../pipeline/latency.ts";
@@ -85,25 +85,16 @@ export async function latencyTable(
 async function measureInProcess(job: LatencyJob): Promise<LatencyTable> {
   const { engine, gpu } = job;
   const args = [JSON.stringify(job)];
-  const { stdout, stderr, success } = await new Deno.Command("deno", {
-    args: denoRun({
-      ...{ script: join(import.meta.dirname!, "latency_table.ts"), args, ffi: engine === "tensorflow" },
-      ...gpu !== undefined && { program: NVIDIA_SMI },
-    }),
-    env: {
-      TF_NUM_INTRAOP_THREADS: String(navigator.hardwareConcurrency),
-      ...gpu !== undefined && { CUDA_VISIBLE_DEVICES: gpu },
-    },
-    stdout: "piped",
-    stderr: "piped",
-  }).output();
-  const decoder = new TextDecoder();
-  if (!success) {
-    throw new EngineError(`Cannot measure the times of layers: ${decoder.decode(stderr).trim().slice(-1000)}`);
-  }
-  const measured = JSON.parse(decoder.decode(stdout).trim().split("\n").at(-1)!);
+  const { line, errors, success } = await denoOutput({
+    ...{ script: import.meta.filename!, args, ffi: engine === "tensorflow" },
+    ...gpu !== undefined && { program: NVIDIA_SMI },
+  }, {
+    TF_NUM_INTRAOP_THREADS: String(navigator.hardwareConcurrency),
+    ...gpu !== undefined && { CUDA_VISIBLE_DEVICES: gpu },
+  });
+  if (!success) throw new EngineError(`Cannot measure the times of layers: ${errors}`);
   const command = `deno run benchmarks/configuration/latency_table.ts '${args}'`;
-  return latencyTableSchema.parse({ of: job.of, ...measured, command });
+  return latencyTableSchema.parse({ of: job.of, ...JSON.parse(line), command });
 }
 
 if (import.meta.main) {

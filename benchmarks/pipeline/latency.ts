@@ -20,17 +20,16 @@ interface Shape extends LayerShape {
   layers: number;
 }
 
-/** Widths of the FFN that are timed, as parts of the dense one. */
-const FFN_PARTS = [3 / 4, 1 / 2, 1 / 4, 1 / 16];
+const denseShape = ({ layers }: DecoderConfig): Shape => ({ ...at(layers, 0), layers: layers.length });
 
 /** What is timed beside the dense model: half of the layers, narrower FFNs, less attention. */
-export function timedShapes({ layers }: DecoderConfig): Shape[] {
-  const dense = { ...at(layers, 0), layers: layers.length };
+export function timedShapes(config: DecoderConfig): Shape[] {
+  const dense = denseShape(config);
   const { kvGroups: G, queryHeadsPerGroup: R, ffnChannels: F } = dense;
   const attention = [[Math.ceil(G / 2), R], [1, R], [1, 1]] as const;
   const shapes = [
-    { ...dense, layers: Math.ceil(layers.length / 2) },
-    ...FFN_PARTS.map((part) => ({ ...dense, ffnChannels: Math.max(1, Math.round(part * F)) })),
+    { ...dense, layers: Math.ceil(dense.layers / 2) },
+    ...[3 / 4, 1 / 2, 1 / 4, 1 / 16].map((part) => ({ ...dense, ffnChannels: Math.max(1, Math.round(part * F)) })),
     ...attention.map(([kvGroups, queryHeadsPerGroup]) => ({ ...dense, kvGroups, queryHeadsPerGroup })),
   ];
   const distinct = new Map(shapes.map((shape) => [canonicalJson(shape), shape]));
@@ -63,11 +62,10 @@ export async function measureLatency(
   const startedAt = new Date().toISOString();
   const startMs = performance.now();
   const otherCores = watchOtherCores();
-  const sizeOf = ({ layers, ...shape }: Shape) => ({
-    layers,
-    ffnChannels: shape.ffnChannels,
-    attentionWeights: attentionWeights(config, shape),
-  });
+  const sizeOf = (shape: Shape) => {
+    const { layers, ffnChannels } = shape;
+    return { layers, ffnChannels, attentionWeights: attentionWeights(config, shape) };
+  };
   const dense = modelPasses(model, choice, signal)[pass];
   const shapes = timedShapes(config);
   const points: LatencyTable["points"] = [];
@@ -84,7 +82,7 @@ export async function measureLatency(
     currentEngine().check();
   }
   return {
-    dense: sizeOf({ ...at(config.layers, 0), layers: config.layers.length }),
+    dense: sizeOf(denseShape(config)),
     points,
     otherCores: otherCores(),
     startedAt,

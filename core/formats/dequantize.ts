@@ -23,14 +23,6 @@ interface BlockFormat {
   decode: BlockDecoder;
 }
 
-let f16Table: Float32Array | undefined;
-
-/** f32 value of every f16 bit pattern, `[65536]`. A table is several times faster than conversion bit by bit. */
-export function halfToFloat(): Float32Array {
-  f16Table ??= Float32Array.from(new Float16Array(Uint16Array.from({ length: 65536 }, (_, i) => i).buffer));
-  return f16Table;
-}
-
 /** f32 to f32: copies bytes, whatever their alignment. */
 const decodeF32: BlockDecoder = (bytes, at, count, out, start) => {
   const from = new Uint8Array(bytes.buffer, bytes.byteOffset + at, count * 4);
@@ -38,9 +30,7 @@ const decodeF32: BlockDecoder = (bytes, at, count, out, start) => {
 };
 
 const decodeF16: BlockDecoder = (bytes, at, count, out, start) => {
-  const { buffer } = halfToFloat();
-  const table = new DataView(buffer);
-  for (let i = 0; i < count; i++) out[start + i] = table.getFloat32(bytes.getUint16(at + 2 * i, true) * 4, true);
+  for (let i = 0; i < count; i++) out[start + i] = bytes.getFloat16(at + 2 * i, true);
 };
 
 /** BF16 is the upper half of an f32. */

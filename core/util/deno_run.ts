@@ -44,3 +44,16 @@ export async function* linesOf(stream: ReadableStream<Uint8Array>): AsyncGenerat
     yield* lines;
   }
 }
+
+/** Runs a program of {@linkcode denoRun} to its end.
+ * @returns the last line of its output (the libraries print others), the end of its errors, and how it ended */
+export async function denoOutput(
+  program: Parameters<typeof denoRun>[0],
+  env: Record<string, string> = {},
+): Promise<{ line: string; errors: string; how: string; success: boolean }> {
+  const { stdout, stderr, code, signal, success } = await new Deno.Command("deno", { args: denoRun(program), env })
+    .output();
+  const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes).trim();
+  const how = signal ?? `exit code ${code}`;
+  return { line: text(stdout).split("\n").at(-1)!, errors: text(stderr).slice(-1000), how, success };
+}

@@ -123,7 +123,7 @@ function filtersOf(row: Row, section: Section, { name }: SiteRun): Record<string
     model: section.model,
     run: name,
     method: row.methodId ?? "dense",
-    budget: isDense(row) ? "dense" : BUDGET_WORDS[row.cell.budget ?? "parameters"],
+    budget: isDense(row) ? "dense" : BUDGET_WORDS[row.cell.budget ?? "parameters"].long,
     level: isDense(row) ? "dense" : level(row.asked),
     recovery: isDense(row) ? "dense" : recoveryOf(row).title || "none",
     compensation: isDense(row) ? "dense" : compensationOf(row).title || "none",
