@@ -18,7 +18,6 @@ export interface PairedValue {
   /** Perplexity, or accuracy in percent; null where the run did not measure it. */
   ours: Estimate | null;
   theirs: number | null;
-  /** Ours minus theirs. */
   difference: number | null;
 }
 

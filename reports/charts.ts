@@ -60,7 +60,6 @@ function pointsOf(rows: readonly Row[], quality: Column, speed: Column | undefin
  * squeeze all others into one line. */
 const MOST_TIMES_LOWEST = 50;
 
-/** Range of the axis of quality. */
 function rangeOf({ kind, chance }: Column, points: readonly Point[]): [low: number, high: number] {
   const all = points.flatMap(({ y, yLow, yHigh }) => [y, yLow, yHigh]);
   if (kind === "perplexity") {
@@ -84,7 +83,6 @@ function referenceLine(text: string, value: number, y: Spec): Spec[] {
   ];
 }
 
-/** The dense model with its name. */
 const densePoint = (point: Point, x: Spec, y: Spec): Spec[] => [
   layer([point], { type: "point", shape: "diamond", filled: true, opacity: 1, size: 110, color }, {
     ...{ x, y, description: { field: "description" } },

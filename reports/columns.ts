@@ -23,7 +23,6 @@ export interface Column {
   slug: string;
   /** Window length, number of examples or windows, and of how many, in words: `n=200 of 2376`. */
   count: string;
-  /** Whether only a part of the data was scored. */
   limited: boolean;
   /** The protocol in words, for the details. */
   protocol: string;
@@ -99,7 +98,6 @@ function windowCount(result: PerplexityResult): { count: string; limited: boolea
   return { count: `L=${windowTokens}, ${count}`, limited };
 }
 
-/** The name of a corpus in CSV headers, as long as itself. */
 const slugOf = (name: string) => name.replace(/[^\w.-]/g, "_");
 
 function datasetWords({ revision, split, source, sha256 }: DatasetUse): string {

@@ -27,7 +27,6 @@ function changeText({ column, a, b }: Pair, test: Comparison | undefined): strin
   return changeWords(column, test);
 }
 
-/** A pair with its corrected test. */
 interface Tested {
   pair: Pair;
   test: Comparison | undefined;

@@ -9,7 +9,6 @@ import { SETTINGS, settingText, trainingDone } from "./settings.ts";
 import { deviceHours, meanOf } from "./result_tables.ts";
 
 type Value = string | number | boolean | null | undefined;
-/** The values of a line by column. */
 type Line = Record<string, Value>;
 
 function field(value: Value): string {

@@ -8,7 +8,7 @@ import type { Fact } from "./settings.ts";
 
 /** A column of a table. */
 export interface TableColumn {
-  /** `method`, `asked`, `uniform` ..., the key of a measured column, or that of a speed-up. */
+  /** `method`, `asked`, `realised` ..., the key of a measured column, or that of a speed-up. */
   id: string;
   header: string;
   /** Below the header: unit, number of examples, separated by commas. */
@@ -69,7 +69,6 @@ export interface TableBlock {
   caption: string;
   columns: TableColumn[];
   rows: TableRow[];
-  /** Meaning of the signs in it. */
   legend: string[];
   notes: string[];
 }
@@ -78,9 +77,7 @@ export interface TableBlock {
 export interface Finding {
   /** Label of the winner; empty where a range stands for all methods. */
   best: string;
-  /** Its value. */
   value: string;
-  /** How sure the lead is. */
   verdict: string;
 }
 

@@ -93,7 +93,6 @@ export function tableNotes(id: ResultTableId, section: Section, rows: readonly T
         "MACs: multiply-accumulates of one sequence of 64 tokens, counted as by LLM-Pruner.",
         "Weights: as held on the device.",
         ...throughputNotes(section),
-        "Uniform: all layers have the same widths, so a plain Llama configuration describes the model.",
       ];
     case "cost":
       return costNotes(section);

@@ -12,7 +12,6 @@ import { type Estimate, isDoubtful } from "./estimates.ts";
 import { hasRuns, isDense, levelWords, type Row, type Section } from "./sections.ts";
 import { type Ranking, standings } from "./significance.ts";
 
-/** Columns and rows of a table. */
 type Table = Pick<TableBlock, "columns" | "rows">;
 
 /** A column with one cell per row. */
@@ -47,12 +46,6 @@ export function measured(estimate: Estimate | undefined, scale: number, digits: 
   return { ...textCell(withSpread(value * scale, null, ...digits).text, value), spread: words };
 }
 
-/** `yes`: equal widths in every layer; biases make it something other than a plain LLaMA all the same. */
-function uniformWords({ runs }: Row): string {
-  if (!runs.every(({ size }) => size.layerwiseUniform)) return "no";
-  return runs.every(({ size }) => size.plainLlama) ? "yes" : "yes, biases";
-}
-
 const METHOD = strip(["method", "method", "", 0], ({ label }) => textCell(label, label), { numeric: false });
 const askedStrip = (section: Section): Strip =>
   strip(
@@ -73,11 +66,6 @@ const REMOVED = strip(["realised", "removed, %", "prunable / model", 1], (row) =
   const prunable = meanOf(row, ({ size }) => size.sparsityOfPrunable);
   return textCell(`${percent(prunable)} / ${percent(meanOf(row, ({ size }) => size.sparsityOfModel))}`, prunable);
 });
-const UNIFORM = strip(
-  ["uniform", "uniform", "layers", 7],
-  (row) => textCell(uniformWords(row), uniformWords(row)),
-  { numeric: false },
-);
 const SIZES = [
   meanStrip(["parameters", "params", "", 4], ({ size }) => size.parameters, (value) => count(Math.round(value))),
   meanStrip(["macs", "MACs", "64 tokens", 8], ({ size }) => size.macs64, operations),
@@ -153,12 +141,6 @@ function assemble(section: Section, rest: Strip[]): Table {
 export const deviceHours = ({ runs, failures }: Row): number =>
   [...runs, ...failures].reduce((sum, record) => sum + record.seconds / 3600, 0);
 
-/** Memory of the process, unless every record says that it is a device's; the notes give each record's own words. */
-const peakName = ({ rows }: Section): string =>
-  rows.flatMap(({ runs }) => runs).every(({ memory }) => /^(GPU memory|buffers of)/.test(memory.measure))
-    ? "peak device memory"
-    : "peak memory";
-
 /** The strips of each table after method and level; none where a table would hold nothing. */
 const STRIPS: Record<ResultTableId, (section: Section, ranks: Ranking[]) => Strip[]> = {
   // Perplexity, tasks and mean accuracy.
@@ -186,10 +168,9 @@ const STRIPS: Record<ResultTableId, (section: Section, ranks: Ranking[]) => Stri
       REMOVED,
       ...SIZES,
       ...speeds.flatMap((column, i) => speedStrips(section, column, i === 0)),
-      UNIFORM,
     ];
   },
-  cost: (section) => [
+  cost: () => [
     meanStrip(["prune-seconds", "pruning", "s", 1], ({ timings }) => timings.pruneS, seconds),
     meanStrip(["learn-seconds", "learning", "s", 1], ({ timings }) => timings.learnS, seconds),
     meanStrip(["evaluate-seconds", "evaluation", "s", 2], ({ timings }) => timings.evaluateS, seconds),
@@ -197,7 +178,7 @@ const STRIPS: Record<ResultTableId, (section: Section, ranks: Ranking[]) => Stri
       ["device-hours", "device-hours", "all seeds", 2],
       (row) => textCell(deviceHours(row).toFixed(3), deviceHours(row)),
     ),
-    meanStrip(["peak", peakName(section), "MiB", 3], ({ memory }) => memory.peakBytes, mebibytes),
+    meanStrip(["peak", "peak memory", "MiB", 3], ({ memory }) => memory.peakBytes, mebibytes),
   ],
 };
 

@@ -69,15 +69,12 @@ export interface Section {
   /** null if no cell finished. */
   weightsSha256: string | null;
   columns: Column[];
-  /** Columns of throughput. */
   speeds: Column[];
   /** Dense first, then by asked level and method. */
   rows: Row[];
-  /** The dense row, if it has results. */
   dense?: Row;
   /** Rows of pruned models that have results. */
   pruned: Row[];
-  /** Every finished run. */
   runs: DoneRecord[];
 }
 
@@ -103,7 +100,6 @@ export const hasRuns = ({ runs }: Row): boolean => runs.length > 0;
 export const levelWords = (asked: number, rows: readonly Row[]): string =>
   `${level(asked)} ${rows.every(({ cell }) => cell.checkpoint) ? "removed" : "asked"}`;
 
-/** Records of one row. */
 type RowRecords = Pick<Row, "key" | "variant" | "label" | "cell"> & { records: CellRecord[] };
 
 function buildRow({ records, cell, ...names }: RowRecords, { primaryMetrics }: Definitions): [Row, Column[]] {

@@ -53,7 +53,6 @@ const COMPENSATION = {
 };
 const ARITHMETIC = { exact: "f32", fast: "reduced-precision products (TF32 on CUDA, bfloat16 on CPUs), f32 sums" };
 
-/** Kinds of recovery and compensation. */
 type Change = typeof RECOVERY.none;
 
 /** How kept weights were trained. */
@@ -101,7 +100,6 @@ function trainingWords(subject: Subject): string {
   return `${stepWords(subject)} of ${corpusLabel(training.corpus ?? calibration.corpus)}`;
 }
 
-/** Rates of what is trained. */
 function rateWords({ cell: { recover, training } }: Subject): string {
   const rates: [isTrained: boolean, text: string][] = training === undefined ? [] : [
     [recover === "lora", `${number(training.learningRate)} (adapters)`],
@@ -216,7 +214,6 @@ export function settingText({ of, text }: Setting, subject: Subject): string {
   return applies ? text(subject) : "";
 }
 
-/** Options of a cell's method. */
 const optionsOf = ({ cell: { checkpoint, method } }: Subject): Fact[] =>
   Object.entries(checkpoint ? {} : method?.options ?? {}).map(([name, value]) => ({
     name,

@@ -14,11 +14,9 @@ import { isDense, type Row, type Section } from "./sections.ts";
 
 /** Rows of one level by one column, best first. */
 export interface Ranking {
-  /** Column ranked by. */
   column: Column;
   /** Level: asked fraction of the prunable parameters. */
   asked: number;
-  /** The best row. */
   best: Row;
   /** Rows with a value, best first. */
   rows: Row[];

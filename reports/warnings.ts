@@ -80,16 +80,13 @@ function ownTraining({ cell: { training }, training: stages }: DoneRecord): stri
 }
 
 function ownTrainingWords({ pruned }: Section): string[] {
-  const found = pruned.flatMap(({ label, asked, runs }) => {
+  return pruned.flatMap(({ label, asked, runs }) => {
     const words = unique(runs.flatMap(ownTraining)).join("; ");
-    return words === "" ? [] : [{ label, words, at: level(asked) }];
+    return words === "" ? [] : [
+      `${label} at ${level(asked)} was not trained as the run asks: ${words}. ` +
+      "Differences from other methods may come from that.",
+    ];
   });
-  return [...Map.groupBy(found, ({ label, words }) => `${label} ${words}`).values()].flatMap((own) =>
-    own.slice(0, 1).map(({ label, words }) =>
-      `${label} at ${listed(own.map(({ at }) => at), "and")} was not trained as the run asks: ${words}. ` +
-      "Differences from other methods may come from that."
-    )
-  );
 }
 
 /** Levels at which methods did not train on equally many tokens. */
@@ -165,14 +162,6 @@ export function mixedWords(section: Section): string[] {
   ];
 }
 
-function machineWords(section: Section): string[] {
-  const machines = unique(section.speeds.map(({ protocol }) => protocol));
-  return [
-    ...mixedWords(section),
-    ...machines.length > 1 ? ["Throughput was measured on more than one set-up: each has its own columns."] : [],
-  ];
-}
-
 /** Warnings of a section, the most general ones first. */
 export function warnings(section: Section): string[] {
   return [
@@ -191,7 +180,10 @@ export function warnings(section: Section): string[] {
     ...depthWords(section),
     ...ownTrainingWords(section),
     ...tokenWords(section),
-    ...machineWords(section),
+    ...mixedWords(section),
+    ...unique(section.speeds.map(({ protocol }) => protocol)).length > 1
+      ? ["Throughput was measured on more than one set-up: each has its own columns."]
+      : [],
     ...speedWords(section),
   ];
 }

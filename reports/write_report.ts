@@ -13,7 +13,6 @@ import { toHtml } from "./html.ts";
 import { toLatex } from "./latex.ts";
 import { toMarkdown } from "./markdown.ts";
 
-/** Files of one figure. */
 const FIGURE_FILES = ["vl.json", "svg", "png"];
 
 /** Whether a folder is a run's own `report`, beside its `run.json`. */

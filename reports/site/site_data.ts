@@ -30,7 +30,6 @@ import {
 /** The examples of a task, in a script beside the page. */
 export interface LoggedTask {
   task: string;
-  /** Name of the script. */
   file: string;
 }
 
@@ -85,7 +84,6 @@ function keptOfLayers({ size, denseSize, plan }: DoneRecord): LayerWidths[] {
   return plan.layers.map(({ ffnChannels }) => ffnChannels.length === 0 ? GONE : left.next().value ?? GONE);
 }
 
-/** A finished cell. */
 function cellOf(record: DoneRecord, { folder, address, samples }: SiteRun) {
   const { cell: { seed }, id, startedAt, seconds, timings, memory, training = [], denseSize } = record;
   const name = cellName(record);

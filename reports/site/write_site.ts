@@ -8,7 +8,6 @@ import { writeAtomically } from "../../core/util/write_file.ts";
 import { classicScript } from "./classic_script.ts";
 import { type LoggedTask, siteData, type SiteRun } from "./site_data.ts";
 
-/** Files of the page as they are. */
 const PAGE = ["index.html", "style.css"];
 
 /** Browser builds that are copied, by package. */
@@ -36,7 +35,6 @@ const dataScript = (assignment: string, value: unknown): string =>
 
 /** A script of examples, which are read when it is written. */
 export interface SiteSamples extends LoggedTask {
-  /** Id of the cell. */
   id: string;
   /** Of each example: `context`, `choices`, `logLikelihoods`, the number `gold` of the right choice, and whether the
    * model was `right`. */
