@@ -183,14 +183,10 @@ export interface Rendered {
   value?: unknown;
 }
 
-interface Template {
-  /** @throws {RangeError} when the record lacks a field of the template, or a value does not fit. */
-  render(record: Readonly<Record<string, unknown>>): Rendered;
-}
-
-/** Parses a template.
+/** Parses a template. The result renders it for a record; it throws RangeError when the record lacks a field of the
+ * template, or a value does not fit.
  * @throws {RangeError} when it is not Jinja, or needs an unsupported feature. */
-export function parseTemplate(source: string): Template {
+export function parseTemplate(source: string): (record: Readonly<Record<string, unknown>>) => Rendered {
   const text = source.replace(/\r\n?/g, "\n");
   const explain = (error: unknown): never => {
     throw new RangeError(`the template ${JSON.stringify(source)}: ${(error as Error).message}`);
@@ -204,23 +200,21 @@ export function parseTemplate(source: string): Template {
   }
   const shown = statements.filter(({ type }) => type !== "Set" && type !== "Comment");
   const [only] = shown;
-  return {
-    render: (record) => {
-      try {
-        const fields = new Environment(GLOBALS);
-        for (const [name, value] of Object.entries(record)) fields.set(name, value);
-        const interpreter = new PythonInterpreter(fields);
-        const evaluate = (node: Node) => interpreter.evaluate(asStatement(node), fields);
-        if (shown.length === 1 && only?.type === "Output") {
-          for (const node of statements) if (node.type === "Set") evaluate(node);
-          const value = evaluate(asNode(only.expression));
-          return { text: pythonText(value), ...value.type !== "StringValue" && { value: toJson(value) } };
-        }
-        return { text: pythonText(evaluate({ type: "Program", body: statements })) };
-      } catch (error) {
-        return explain(error);
+  return (record) => {
+    try {
+      const fields = new Environment(GLOBALS);
+      for (const [name, value] of Object.entries(record)) fields.set(name, value);
+      const interpreter = new PythonInterpreter(fields);
+      const evaluate = (node: Node) => interpreter.evaluate(asStatement(node), fields);
+      if (shown.length === 1 && only?.type === "Output") {
+        for (const node of statements) if (node.type === "Set") evaluate(node);
+        const value = evaluate(asNode(only.expression));
+        return { text: pythonText(value), ...value.type !== "StringValue" && { value: toJson(value) } };
       }
-    },
+      return { text: pythonText(evaluate({ type: "Program", body: statements })) };
+    } catch (error) {
+      return explain(error);
+    }
   };
 }
 

@@ -22,8 +22,8 @@ interface Formats {
 /** A field's name or a template. */
 function reader(source: string, fields: ReadonlySet<string>): (record: DataRow) => Rendered & { isField: boolean } {
   if (fields.has(source)) return (record) => ({ text: "", value: record[source] ?? null, isField: true });
-  const template = parseTemplate(source);
-  return (record) => ({ ...template.render(record), isField: false });
+  const render = parseTemplate(source);
+  return (record) => ({ ...render(record), isField: false });
 }
 
 /** A text, the index of a choice, or, if `mayBeList` as in `doc_to_target`, a list of either. */

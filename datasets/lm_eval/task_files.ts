@@ -87,7 +87,7 @@ function indexFiles(paths: readonly string[]): Index {
 }
 
 class Selection {
-  readonly tasks: string[] = [];
+  readonly tasks = new Set<string>();
   readonly definitions = new Map<string, TaskDefinition>();
   readonly groups = new Map<string, TaskGroup>();
 
@@ -103,18 +103,16 @@ class Selection {
     if (group) return this.addGroup(name, group.path, group.raw, overrides, inside);
     const tagged = index.tags.get(name);
     if (tagged) return tagged.flatMap((one) => this.add(one, overrides, inside));
-    if (this.builtIn.includes(name)) return [this.push(name)];
+    if (this.builtIn.includes(name)) {
+      this.tasks.add(name);
+      return [name];
+    }
     throw unknownName("task", name, [
       ...this.builtIn,
       ...index.tasks.keys(),
       ...index.groups.keys(),
       ...index.tags.keys(),
     ]);
-  }
-
-  private push(id: string): string {
-    if (!this.tasks.includes(id)) this.tasks.push(id);
-    return id;
   }
 
   private addTask(path: string, config: RawConfig): string {
@@ -125,7 +123,8 @@ class Selection {
       throw new UsageError(`The task "${task}" is selected with two configurations (${path}): rename one of them`);
     }
     this.definitions.set(task, { path, config: own });
-    return this.push(task);
+    this.tasks.add(task);
+    return task;
   }
 
   private addGroup(
@@ -188,7 +187,7 @@ export function selectTasks(
   const isNamedBefore = [...fromFolders, ...index.tags.keys()].some((name) => names.includes(name));
   if (!isNamedBefore) { for (const name of fromFolders) selection.add(name); }
   return {
-    tasks: selection.tasks,
+    tasks: [...selection.tasks],
     definitions: [...selection.definitions.values()],
     groups: [...selection.groups.values()],
   };

@@ -8,12 +8,12 @@ const golden: { doc: Record<string, unknown>; rendered: [template: string, text:
 
 Deno.test("templates are rendered as Jinja2 renders them", () => {
   for (const [template, text] of golden.rendered) {
-    assertEquals(parseTemplate(template).render(golden.doc).text, text, template);
+    assertEquals(parseTemplate(template)(golden.doc).text, text, template);
   }
 });
 
 Deno.test("a template of one expression gives the value that literal_eval makes of its text", () => {
-  const value = (template: string) => parseTemplate(template).render(golden.doc).value;
+  const value = (template: string) => parseTemplate(template)(golden.doc).value;
   assertEquals(value("{{opts}}"), ["x", "it's"]);
   assertEquals(value("{% set last = opts[1] %}{{[last, 'a\\nb']}}"), ["it's", "a\nb"]);
   assertEquals(value("{{n - 1}}"), 1);
@@ -22,7 +22,7 @@ Deno.test("a template of one expression gives the value that literal_eval makes 
 });
 
 Deno.test("what Jinja2 refuses is refused, and what is not supported by name", () => {
-  const render = (template: string) => () => parseTemplate(template).render(golden.doc);
+  const render = (template: string) => () => parseTemplate(template)(golden.doc);
   for (const template of ["{{missing}}", "{{choices.missing}}", "{% if missing %}a{% endif %}"]) {
     assertThrows(render(template), RangeError, '"missing" is not defined');
   }
