@@ -12,6 +12,7 @@ import { usualForm } from "../../models/device.ts";
 import { openModel } from "../../models/load.ts";
 import { queryHeads } from "../../models/units.ts";
 import { batchGradients } from "../../models/training/gradients.ts";
+import { product } from "../support/dense.ts";
 import { assertClose, startable } from "../support/engines.ts";
 import { onDevice } from "../support/device_models.ts";
 
@@ -51,13 +52,7 @@ testFast("fast storedProduct() is the product of rounded factors, of whole panel
   for (const [rows = 0, depth = 0, columns = 0] of sizes) {
     assert(rows > FEW_ROWS);
     const [x, w] = [normal(rows * depth), normal(depth * columns)];
-    const [left, right] = [x.map(rounded), w.map(rounded)];
-    const expected = Float64Array.from({ length: rows * columns }, (_, i) => {
-      const [row, column] = [Math.floor(i / columns), i % columns];
-      let sum = 0;
-      for (let k = 0; k < depth; k++) sum += at(left, row * depth + k) * at(right, k * columns + column);
-      return sum;
-    });
+    const expected = product(x.map(rounded), w.map(rounded), [rows, depth, columns]);
     const products = tf.tidy(() => {
       const given = tf.tensor2d(w, [depth, columns]);
       const [packed, turned] = [packMatrix(given), packMatrix(given, true)];

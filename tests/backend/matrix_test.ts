@@ -1,8 +1,8 @@
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals } from "@std/assert";
-import { at } from "../../core/util/indexing.ts";
 import { denseMatrix, matrixRows, packMatrix, storedProduct } from "../../core/engine/matrix.ts";
 import { createRng } from "../../core/util/rng.ts";
+import { product } from "../support/dense.ts";
 import { assertClose, testOwnOperations } from "../support/engines.ts";
 import { asStored } from "../support/weights_fixture.ts";
 
@@ -23,12 +23,7 @@ testOwnOperations("storedProduct() equals double precision in every form, for fe
   for (const form of ["F32", "BF16", "F16"] as const) {
     for (const [rows, depth, columns] of sizes) {
       const [x, w] = [draw(rows * depth, "F32"), draw(depth * columns, form)];
-      const expected = Float64Array.from({ length: rows * columns }, (_, i) => {
-        const [row, column] = [Math.floor(i / columns), i % columns];
-        let sum = 0;
-        for (let k = 0; k < depth; k++) sum += at(x, row * depth + k) * at(w, k * columns + column);
-        return sum;
-      });
+      const expected = product(x, w, [rows, depth, columns]);
       const products = tf.tidy(() => {
         const left = tf.tensor2d(x, [rows, depth]);
         const right = tf.tensor2d(w, [depth, columns]);

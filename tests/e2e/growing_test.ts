@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { readRunFile } from "../../benchmarks/records/run_file.ts";
 import { readRecords, runPaths } from "../../benchmarks/records/store.ts";
 import { sha256OfFiles } from "../../core/formats/ranged_file.ts";
-import { bench, doneCells as done, finish, killCell, refused, succeed, watch } from "../support/bench_process.ts";
+import { doneCells as done, killCell, refused, succeed, watch } from "../support/bench_process.ts";
 import { folderTest } from "../support/weights_fixture.ts";
 
 const PRUNED = (
@@ -125,19 +125,4 @@ folderTest("cells without merged weights are exported as those with them, which 
   for (const [i, { storedWeights }] of done(small).entries()) {
     assertEquals(storedWeights, done(whole)[i]?.storedWeights);
   }
-});
-
-folderTest("what makes a cell again is refused in one sentence when it is damaged", async (out) => {
-  await succeed("run", ...PRUNED, "--methods", "wanda-sp", "--tasks", "tiny-facts", "--limit", "2", "--out", out);
-  const [name = ""] = [...Deno.readDirSync(runPaths(out).weights)].map(({ name }) => name);
-  const path = join(runPaths(out).weights, name);
-  const bytes = Deno.readFileSync(path);
-  Deno.writeFileSync(path, bytes.with(bytes.length - 1, 1));
-  const before = readRecords(out).records;
-  const { code, stderr } = await finish(bench("eval", out, "--tasks", "tiny-agreement"));
-  assertEquals(code, 1);
-  assertMatch(stderr, /failed {2}wanda-sp.* \(usage\): .* the record names/);
-  assertEquals(done(out).find(({ cell }) => cell.method !== null)?.tasks.map(({ task }) => task), ["tiny-facts"]);
-  await refused("run the cell again in another folder", "export", "wanda", "--run", out, "--format", "hf");
-  assertEquals(readRecords(out).records.length, before.length);
 });

@@ -1,12 +1,12 @@
 /** Whole sweeps through the command line, on the bundled model: finished, killed, stopped, continued. */
-import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { at } from "../../core/util/indexing.ts";
 import { take } from "../support/values.ts";
 import { readRecords, runPaths } from "../../benchmarks/records/store.ts";
 import { processFiles } from "../../benchmarks/sweep/executor.ts";
 import type { CellRecord } from "../../core/schema/schema.ts";
-import { bench, finish, refused, succeed, watch } from "../support/bench_process.ts";
+import { bench, finish, succeed, watch } from "../support/bench_process.ts";
 import { folderTest } from "../support/weights_fixture.ts";
 
 /** Cells of the preset `smoke`: dense and two methods. */
@@ -147,11 +147,6 @@ folderTest("bench run records a cell that cannot be done, does the others, and t
     ]);
     assertEquals(states, [[undefined, "done"], ["mask-prune", "numeric"], ["random", "numeric"]]);
   }
-});
-
-folderTest("bench run refuses a level out of reach before the first cell", async (out) => {
-  await refused("Sparsity 0.999 cannot be reached", ...RUN, out, "--engine", "wasm", "--sparsity", "0.5,0.999");
-  assertThrows(() => readRecords(out));
 });
 
 folderTest("bench run sets an unreadable record aside and measures its cell again", async (out) => {

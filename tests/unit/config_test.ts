@@ -70,7 +70,7 @@ Deno.test("parseMethods() gives options to the method before them", () => {
   assertThrows(() => parseMethods("flap:structure"), UsageError, "METHOD:OPTION=VALUE");
 });
 
-Deno.test("parseFlags() reads protocols, window lengths and calibration from short forms", () => {
+Deno.test("parseFlags() reads protocols, window lengths, calibration and training from short forms, the folder from the name", () => {
   const config = fromFlags(
     ...("--methods random --sparsity 0.5 --out x --perplexity wikitext2/validation:b:128,c4::512:40 --calibration c4:64:256 " +
       "--throughput").split(" "),
@@ -82,12 +82,10 @@ Deno.test("parseFlags() reads protocols, window lengths and calibration from sho
   assertEquals(config.calibration, { corpus: "c4", sequences: 64, tokens: 256 });
   assertEquals(config.throughput, { prefillTokens: 512, decodeTokens: 128, batch: 1, repeats: 5 });
   assertThrows(() => parseFlags(["--perplexity", "a:b:1:2:3"]), UsageError, "5 parts");
-});
-
-Deno.test("parseFlags() reads settings of training", () => {
-  const flags = "--methods sheared --sparsity 0.2 --training steps=7,corpus=file:a.b/c.txt";
-  const { training } = fromFlags(...flags.split(" "));
-  assertEquals([training!.steps, training!.corpus], [7, "file:a.b/c.txt"]);
+  const { out, training } = fromFlags(
+    ..."--methods sheared --sparsity 0.1 --name pilot --training steps=7,corpus=file:a.b/c.txt".split(" "),
+  );
+  assertEquals([out, training?.steps, training?.corpus], ["results/pilot", 7, "file:a.b/c.txt"]);
 });
 
 Deno.test("parseFlags() refuses unknown flags, missing values and stray words", () => {
@@ -119,10 +117,6 @@ Deno.test("resolveConfig() lets flags override the file, and --no-throughput dro
   assertEquals(config.limit, 7);
   assertEquals(config.throughput, undefined);
   assertEquals(config.methods, [{ id: "random", options: {} }]);
-});
-
-Deno.test("resolveConfig() derives the folder from the name", () => {
-  assertEquals(fromFlags("--methods", "a", "--sparsity", "0.1", "--name", "pilot").out, "results/pilot");
 });
 
 Deno.test("yamlSource() reads the same short forms as flags, and the long ones", () => {

@@ -10,6 +10,14 @@ import { type Cell, type RunConfig, runConfigSchema } from "../../core/schema/sc
 import { doneRecord, failedRecord } from "../support/reports_fixture.ts";
 import { folderTest, tempFolder } from "../support/weights_fixture.ts";
 
+type Written = Parameters<typeof writeRunFile>[0];
+
+/** Makes `out` the folder of a run with these cells. */
+function writeRun(out: string, cells: Written["cells"], data = {}, more: Partial<Written> = {}): void {
+  const config = runConfigSchema.parse({ methods: { id: "flap" }, sparsity: 0.2, out });
+  writeRunFile({ config, engine: "tensorflow", fingerprint: { weights: "a", tokenizer: "b", data }, cells, ...more });
+}
+
 Deno.test("writeRunFile() keeps runs of other weights, engines or arithmetic out of a folder", () => {
   using temp = tempFolder();
   const out = temp.path;
@@ -43,9 +51,7 @@ folderTest("askedRecords() gives the cells as asked, and groups over exactly the
   writeRecord(out, failed);
   const asked = (changes: Partial<Cell>, taskGroups: typeof group[] | undefined) => {
     const cells = [record, failed].map(({ id, cell }) => ({ id, cell: { ...cell, ...changes } }));
-    const config = runConfigSchema.parse({ methods: { id: "flap" }, sparsity: 0.2, out });
-    const fingerprint = { weights: "a", tokenizer: "b", data };
-    writeRunFile({ config, engine: "tensorflow", fingerprint, cells, ...taskGroups && { taskGroups } });
+    writeRun(out, cells, data, taskGroups && { taskGroups });
     const { records } = askedRecords(out);
     assertEquals(records.map(({ cell }) => cell), cells.map(({ cell }) => cell));
     return records.flatMap((one) => one.state === "done" ? [one] : []);
@@ -71,12 +77,11 @@ folderTest("recordsToReport() names cells without a record, and those that lack 
   const cells = ["wanda-sp", "magnitude"].map((method) => doneRecord({ method, sparsity: 0.2 }))
     .concat([whole, { ...part, cell: { ...part.cell, tasks: [...part.cell.tasks, "piqa"] } }])
     .map(({ id, cell }) => ({ id, cell }));
-  const config = runConfigSchema.parse({ methods: { id: "flap" }, sparsity: 0.2, out });
   const data = Object.fromEntries([
     ...whole.tasks.map(({ task, dataset }) => [`task ${task}`, dataset.sha256]),
     ...whole.perplexity.map(({ corpus, dataset }) => [`perplexity ${corpus}/${dataset.split}`, dataset.sha256]),
   ]);
-  writeRunFile({ config, engine: "tensorflow", fingerprint: { weights: "a", tokenizer: "b", data }, cells });
+  writeRun(out, cells, data);
   for (const record of [whole, part]) writeRecord(out, record);
   const { missing, incomplete, others } = askedRecords(out);
   assertEquals([missing, incomplete, others], [["wanda-sp 20 %", "magnitude 20 %"], ["random 20 %"], 0]);
@@ -107,8 +112,6 @@ folderTest("outdatedMethods() names methods whose cells are of an earlier versio
       return { id, cell: { ...cell, method: { id, options: {}, ...id === "obs" && version && { version } } } };
     });
   assertEquals(outdatedMethods(out, cells(2)), []);
-  const config = runConfigSchema.parse({ methods: { id: "flap" }, sparsity: 0.2, out });
-  const fingerprint = { weights: "a", tokenizer: "b", data: {} };
-  writeRunFile({ config, engine: "tensorflow", fingerprint, cells: cells() });
+  writeRun(out, cells());
   assertEquals([outdatedMethods(out, cells()), outdatedMethods(out, cells(2))], [[], ["obs"]]);
 });

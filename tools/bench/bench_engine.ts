@@ -26,18 +26,14 @@ import { openModel } from "../../models/load.ts";
 import { batchGradients } from "../../models/training/gradients.ts";
 import { startTorch } from "../setup/setup_common.ts";
 import { runTool, type ToolArgs } from "../run_tool.ts";
-import { inTurns, ratios, type Side, spread, TORCH_FLAGS, torchFlags } from "./in_turns.ts";
+import { inTurns, ratios, type Side, spread, TORCH_FLAGS, TORCH_HELP, torchFlags } from "./in_turns.ts";
 
 const FLAGS = [...TORCH_FLAGS, "tokens", "repeats"] as const;
 const HELP = `deno task bench:engine [options]
 
-  --model PATH   model (default: models/SmolLM2-135M.gguf)
   --tokens N     tokens of the sequence (default: 1024)
   --repeats N    timed repeats (default: 5)
-  --threads N    threads of both sides (default: all)
-  --arithmetic A exact (the default) or fast, which is timed in turns with exact
-  --peer torch   measures PyTorch and transformers in turns with ours
-  --dtype D      PyTorch's: float32 (the default) or bfloat16`;
+${TORCH_HELP}`;
 
 /** One timed piece of work and a number it must agree on with the peer. */
 interface Outcome {
@@ -141,6 +137,7 @@ async function main(flags: ToolArgs<typeof FLAGS[number], never>): Promise<void>
   const rng = createRng(0, "bench-engine");
   const tokens = Int32Array.from({ length }, () => rng.integer(source.config.vocabSize));
   const folder = await Deno.makeTempDir({ prefix: "bench-engine-" });
+  let peer: Peer | undefined;
   try {
     const own = await ours(source, tokens, arithmetic);
     const exact = arithmetic === "fast" ? [await ours(source, tokens, "exact")] : [];
@@ -150,8 +147,8 @@ async function main(flags: ToolArgs<typeof FLAGS[number], never>): Promise<void>
     console.log(`${path}, 1 x ${length} random tokens, ${threads} threads, ${arithmetic}, in turns`);
     const sides = [own, ...peer ? [await torchSide(peer, setup)] : [], ...exact];
     for (const line of await compare(sides, { tokens: length, repeats, tolerance })) console.log(line);
-    await peer?.close();
   } finally {
+    await peer?.close();
     await Deno.remove(folder, { recursive: true });
   }
 }

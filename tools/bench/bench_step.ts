@@ -28,20 +28,16 @@ import { countFlag } from "../../benchmarks/commands/command.ts";
 import type { Peer } from "../../benchmarks/timing/peer_process.ts";
 import { startTorch } from "../setup/setup_common.ts";
 import { runTool, type ToolArgs } from "../run_tool.ts";
-import { inTurns, ratios, type Side as TurnSide, spread, TORCH_FLAGS, torchFlags } from "./in_turns.ts";
+import { inTurns, ratios, type Side as TurnSide, spread, TORCH_FLAGS, TORCH_HELP, torchFlags } from "./in_turns.ts";
 
 const FLAGS = [...TORCH_FLAGS, "steps", "batch", "tokens", "rank"] as const;
 const HELP = `deno task bench:step [options]
 
-  --model PATH   model (default: models/SmolLM2-135M.gguf)
   --steps N      timed steps (default: 10)
   --batch N      sequences of a step (default: 2)
   --tokens N     tokens of a sequence (default: 256)
   --rank N       rank of the adapters (default: 8)
-  --threads N    threads of both sides (default: all)
-  --arithmetic A exact (the default) or fast, which is timed in turns with exact
-  --peer torch   measures PyTorch in turns with ours
-  --dtype D      PyTorch's: float32 (the default) or bfloat16`;
+${TORCH_HELP}`;
 
 /** Batches that the steps go through in turn. */
 const BATCHES = 4;
@@ -186,12 +182,12 @@ async function main(flags: ToolArgs<typeof FLAGS[number], never>): Promise<void>
     const { student, batches } = own;
     const sides: Side[] = [own];
     if (peer) {
-      exportHfFolder(source, { to: `${folder}/model`, dtype: "F32", tokenizer });
-      await writeShared(`${folder}/shared.safetensors`, student, batches);
+      const [model, shared] = [`${folder}/model`, `${folder}/shared.safetensors`];
+      exportHfFolder(source, { to: model, dtype: "F32", tokenizer });
+      await writeShared(shared, student, batches);
       const { crossEntropy, distillation, clipNorm } = options;
       const weights = { crossEntropy, distillation, clipNorm, scale: student.adapters.scale };
-      const shared = `${folder}/shared.safetensors`;
-      await peer.ask({ model: `${folder}/model`, shared, batches: BATCHES, threads, dtype, ...weights });
+      await peer.ask({ model, shared, batches: BATCHES, threads, dtype, ...weights });
       const { learningRate, schedule } = at(student.optimizer.groups, 0);
       const { ask, versions } = peer;
       sides.push({

@@ -11,6 +11,13 @@ import { inProject } from "../../core/util/user_folder.ts";
 /** Flags of the benchmarks that have PyTorch as their peer. */
 export const TORCH_FLAGS = ["model", "threads", "peer", "arithmetic", "dtype"] as const;
 
+/** What {@linkcode TORCH_FLAGS} mean, for the help of a benchmark. */
+export const TORCH_HELP = `  --model PATH   model (default: models/SmolLM2-135M.gguf)
+  --threads N    threads of both sides (default: all)
+  --arithmetic A exact (the default) or fast, which is timed in turns with exact
+  --peer torch   measures PyTorch in turns with ours
+  --dtype D      PyTorch's: float32 (the default) or bfloat16`;
+
 /** Reads {@linkcode TORCH_FLAGS} and sets the threads of our side. `tolerance` is `exact`, but for rounded arithmetic:
  * bfloat16 has 8 bits of mantissa, and a sum of absolute gradients grows with their noise. */
 export function torchFlags(

@@ -26,12 +26,12 @@ import { exportGguf } from "../../models/export_gguf.ts";
 import { paddedSource, prunedSource } from "../../models/export_source.ts";
 import { greedyTokens } from "../../models/generate.ts";
 import { forward, targetLogProbs } from "../../models/decoder.ts";
-import { disposeModel, uploadModel } from "../../models/device.ts";
 import { hfFamilyOf } from "../../models/families/mod.ts";
 import { type OpenedModel, openModel } from "../../models/load.ts";
 import type { PrunePlan } from "../../models/plan.ts";
-import { familyCases, withTableGelu } from "./export_families.ts";
+import { type ExportCase, familyCases, withTableGelu } from "./export_families.ts";
 import { randomPlan } from "./small_families.ts";
+import { onDevice } from "../../tests/support/device_models.ts";
 import { startTorch } from "../setup/setup_common.ts";
 import { runTool, type ToolArgs } from "../run_tool.ts";
 
@@ -62,12 +62,6 @@ const TEXTS = [
   "It wasn't the first time; nor, she'd say, the last...",
 ];
 
-/** A model to export. */
-interface Case {
-  name: string;
-  source: WeightSource;
-}
-
 /** Removes one more key/value group of every second layer that has several, and FFN channels of the others. */
 const unequal = ({ layers }: PrunePlan): PrunePlan => ({
   layers: layers.map((kept, l) => {
@@ -95,7 +89,7 @@ function withBiases(source: WeightSource): WeightSource {
   };
 }
 
-function makeCases(source: WeightSource): Case[] {
+function makeCases(source: WeightSource): ExportCase[] {
   const plan = randomPlan(source.config, { sparsity: 1 / 3 });
   return [
     { name: "dense", source },
@@ -112,7 +106,7 @@ interface Ours {
 }
 
 async function computeOurs(source: WeightSource, tokens: number[], prompt: number[]): Promise<Ours> {
-  const model = await uploadModel(source);
+  using model = await onDevice(source);
   const hidden = forward(model, { tokens: Int32Array.from(tokens), batch: 1, length: tokens.length });
   const targets = Int32Array.from([...tokens.slice(1), 0]);
   const { logProbs } = await targetLogProbs(model, hidden, targets);
@@ -120,7 +114,6 @@ async function computeOurs(source: WeightSource, tokens: number[], prompt: numbe
   const steps = { batch: 1, steps: GREEDY_TOKENS };
   const { tokens: greedy, cache } = await greedyTokens(model, Int32Array.from(prompt), steps);
   if (cache) disposeCache(cache);
-  disposeModel(model);
   return { logProbs: logProbs.slice(0, -1), greedy: [...greedy] };
 }
 
@@ -150,15 +143,17 @@ interface Context {
   prompt: number[];
 }
 
-async function checkTransformers(peer: Peer, { name, source }: Case, ours: Ours, context: Context): Promise<void> {
+async function checkTransformers(
+  peer: Peer,
+  { name, source }: ExportCase,
+  ours: Ours,
+  context: Context,
+): Promise<void> {
   const { folder, opened, tokens } = context;
   const to = join(folder, "hf");
   exportHfFolder(source, { to, dtype: "F32", maxShardBytes: 5e7, tokenizer: opened.tokenizerDefinition });
-  const { kind, ids, logProbs } = await peer.ask<{ kind: string; ids: number[][]; logProbs: number[] }>({
-    folder: to,
-    texts: TEXTS,
-    tokens,
-  });
+  const asked = { folder: to, texts: TEXTS, tokens };
+  const { kind, ids, logProbs } = await peer.ask<{ kind: string; ids: number[][]; logProbs: number[] }>(asked);
   Deno.removeSync(to, { recursive: true });
   const { max } = differences(logProbs, ours.logProbs);
   const sameIds = sameLists(ids, TEXTS.map((text) => opened.tokenizer.encode(text)));
@@ -170,7 +165,7 @@ async function checkTransformers(peer: Peer, { name, source }: Case, ours: Ours,
 
 async function checkLlamaCpp(
   peer: Peer,
-  { name, source }: Case,
+  { name, source }: ExportCase,
   ours: Ours,
   context: Context,
   type: StoredType,
@@ -179,13 +174,8 @@ async function checkLlamaCpp(
   const to = join(folder, "model.gguf");
   const metadata = ggufTokenizerMetadata(tokenizerDefinition, tokenizer, source.config.vocabSize);
   exportGguf(source, { to, type, tokenizer: metadata });
-  const answer = await peer.ask<{ ids: number[][]; logProbs: number[]; greedy: number[]; text: string }>({
-    file: to,
-    texts: TEXTS,
-    tokens,
-    prompt,
-    count: GREEDY_TOKENS,
-  });
+  const asked = { file: to, texts: TEXTS, tokens, prompt, count: GREEDY_TOKENS };
+  const answer = await peer.ask<{ ids: number[][]; logProbs: number[]; greedy: number[]; text: string }>(asked);
   Deno.removeSync(to);
   const { max, mean } = differences(answer.logProbs, ours.logProbs);
   const what = `${name}, llama.cpp ${type}`;
@@ -215,7 +205,7 @@ const PEERS: Record<string, () => Promise<Peer>> = {
   "llama.cpp": startLlamaCpp,
 };
 
-async function checkCase(one: Case, peers: Record<string, Peer>, context: Context): Promise<void> {
+async function checkCase(one: ExportCase, peers: Record<string, Peer>, context: Context): Promise<void> {
   const ours = await computeOurs(one.source, context.tokens, context.prompt);
   for (const [name, peer] of Object.entries(peers)) {
     const types: StoredType[] = one.name === "dense" ? ["F32", "F16", "BF16", "Q8_0"] : ["F32"];

@@ -25,14 +25,14 @@ const SAYABLE: Record<string, Partial<DecoderConfig>> = {
   "gemma3": {},
 };
 
-/** A small random model. */
-export interface FamilyCase {
+/** A model to export. */
+export interface ExportCase {
   name: string;
   source: WeightSource;
 }
 
 /** Each model of `vocabSize` tokens, dense and cut: half of all units, of Qwen2 FFN channels alone. */
-export function familyCases(vocabSize: number): FamilyCase[] {
+export function familyCases(vocabSize: number): ExportCase[] {
   return Object.entries(SAYABLE).flatMap(([name, changes]) => {
     const source = toySource({ ...familyConfig(name), vocabSize, maxPositions: POSITIONS, ...changes, seed: 5 });
     const { config } = source;
