@@ -106,8 +106,10 @@ export function readRope(
   );
 }
 
-/** In `layer_types`: a layer with a window, and one without. */
-export const [LOCAL, GLOBAL] = ["sliding_attention", "full_attention"] as const;
+/** In `layer_types`: a layer with a window. */
+export const LOCAL = "sliding_attention";
+/** In `layer_types`: a layer without one. */
+export const GLOBAL = "full_attention";
 
 /** Whether each of `count` layers has a window, by `layer_types`; undefined if it is missing. */
 export function readWindowed(members: HfMembers, count: number): boolean[] | undefined {
