@@ -52,3 +52,23 @@ export function choiceOf<T extends string>(flag: string, text: string | undefine
   const which = known.length === 1 ? known[0] : `one of ${known.join(", ").toLowerCase()}`;
   throw new UsageError(`--${flag} must be ${which}: ${text === undefined ? "none given" : `current "${text}"`}`);
 }
+
+/** Exit code after Ctrl-C: 128 + SIGINT. */
+export const INTERRUPTED = 130;
+
+/** Uses a temporary folder, which is removed in the end, also at Ctrl-C. */
+export async function withTempFolder<T>(use: (folder: string) => Promise<T>): Promise<T> {
+  const folder = Deno.makeTempDirSync();
+  const remove = () => Deno.removeSync(folder, { recursive: true });
+  const stop = () => {
+    remove();
+    Deno.exit(INTERRUPTED);
+  };
+  Deno.addSignalListener("SIGINT", stop);
+  try {
+    return await use(folder);
+  } finally {
+    Deno.removeSignalListener("SIGINT", stop);
+    remove();
+  }
+}

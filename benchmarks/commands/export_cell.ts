@@ -33,11 +33,9 @@ import { openStoredWeights } from "../records/kept_weights.ts";
 export interface ExportOptions {
   record: DoneRecord;
   out: string;
-  /** The dense model's record of the same run, for the card. */
   dense?: DoneRecord;
   format: ExportFormat;
   to: string;
-  /** Storage type; see {@linkcode defaultType}. */
   type?: StoredType;
   pad?: boolean;
   /** Path of the dense model, if it moved since the run. */

@@ -23,8 +23,7 @@ import { askedResults, type DataHashes } from "../records/measured.ts";
 import { readRunFile, startOf } from "../records/run_file.ts";
 import { folderOfRecord, readDone, readRecord, recordPath } from "../records/store.ts";
 import { runCellProcess } from "../sweep/cell_process.ts";
-import { type Command, textFlag } from "./command.ts";
-import { withTempFolder } from "./temp_folder.ts";
+import { type Command, textFlag, withTempFolder } from "./command.ts";
 
 /** What two runs of one cell have in common. */
 export interface Comparison {

@@ -10,12 +10,11 @@ import { fromFolder, movePaths } from "../configuration/paths.ts";
 import { resolveConfig, yamlSource } from "../configuration/resolve.ts";
 import { runPaths } from "../records/store.ts";
 import { createProgress } from "../sweep/progress.ts";
-import { type Command, type Flags, textFlag } from "./command.ts";
+import { type Command, type Flags, INTERRUPTED, textFlag } from "./command.ts";
 import { columns, flagRows } from "./help.ts";
 import { presetPath } from "./ls.ts";
 import { showReport } from "./report.ts";
 import { MANNER_ROWS, RUN_FLAGS, RUN_SWITCHES, type RunManner, runManner } from "./run_flags.ts";
-import { INTERRUPTED } from "./temp_folder.ts";
 
 /** Signals within this time count as one. */
 const SAME_SIGNAL_MS = 1000;

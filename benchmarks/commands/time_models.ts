@@ -29,9 +29,8 @@ import {
 import { summarise } from "../timing/throughput.ts";
 import { startLlamaCpp } from "../timing/peer_process.ts";
 import type { Peer } from "../timing/peer_process.ts";
-import { choiceOf, type Flags, textFlag } from "./command.ts";
+import { choiceOf, type Flags, textFlag, withTempFolder } from "./command.ts";
 import { exportCell } from "./export_cell.ts";
-import { withTempFolder } from "./temp_folder.ts";
 
 /** A model that was timed in both engines. */
 interface TimedModel {

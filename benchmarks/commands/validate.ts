@@ -22,7 +22,6 @@ export interface Validation {
   withoutModel: number;
   /** Labels of the run's cells that have no record. */
   missing: string[];
-  /** One sentence for every damaged file. */
   problems: string[];
 }
 

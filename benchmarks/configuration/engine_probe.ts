@@ -16,7 +16,6 @@ export interface ProbedEngine {
   device: string;
   /** Where tensors lie, and how much memory there is, in bytes. */
   memory: { place: string; totalBytes: number };
-  /** As in `Engine`. */
   decoderOps: boolean;
   /** On CUDA: UUIDs of the GPUs that may be used; empty if `nvidia-smi` does not list them. */
   gpus?: string[];

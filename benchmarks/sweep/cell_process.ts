@@ -18,12 +18,10 @@ const PATIENCE_MS = 2000;
 export interface CellProcess {
   job: CellJob;
   jobPath: string;
-  /** Standard error goes here. */
   logPath: string;
   /** Whether the log of an earlier process stays in front of this one's. */
   keepsLog?: boolean;
   threads: number;
-  /** Whether native code is loaded. */
   ffi: boolean;
   /** Whether the cell runs on CUDA: it may ask `nvidia-smi`. */
   cuda: boolean;

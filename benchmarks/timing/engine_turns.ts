@@ -22,9 +22,7 @@ export interface Side extends Passes {
 
 /** A model in both engines. */
 export interface Sides {
-  /** In this process. */
   ours: Side;
-  /** In the peer's. */
   llamaCpp: Side;
 }
 
@@ -38,7 +36,6 @@ interface EngineSamples {
 export interface TurnResult {
   /** `ppN` or `tgN`. */
   name: string;
-  /** Tokens of a repeat. */
   tokens: number;
   model: EngineSamples;
   /** The dense model's of the same rounds; absent where the model is the dense one, or stands alone. */

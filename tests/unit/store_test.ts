@@ -11,6 +11,7 @@ import { writeAtomically } from "../../core/util/write_file.ts";
 import {
   folderOfRecord,
   lockFolder,
+  packUnits,
   readDone,
   readRecord,
   readRecords,
@@ -20,9 +21,9 @@ import {
   SchemaVersionError,
   setAside,
   toJson,
+  unpackUnits,
   writeRecord,
 } from "../../benchmarks/records/store.ts";
-import { packUnits, unpackUnits } from "../../benchmarks/records/kept_units.ts";
 import { FileFormatError, UsageError } from "../../core/util/errors.ts";
 import { folderTest } from "../support/weights_fixture.ts";
 import { type FailedRecord, SCHEMA_VERSION } from "../../core/schema/schema.ts";
