@@ -205,16 +205,13 @@ async function openDense(
   }
 }
 
-/** Window length if none is given. */
-const USUAL_WINDOW = 1024;
-
 /** Perplexity measurements with a window length each: at most the model's positions, and the tokens of a user's file.
  * @throws {UsageError} when a file has fewer tokens than one window. */
 async function withWindows(
   perplexity: RunConfig["perplexity"],
   { model: { maxPositions }, tokenizer }: DenseModel,
 ): Promise<PerplexityChoice[]> {
-  const usual = Math.min(USUAL_WINDOW, maxPositions);
+  const usual = Math.min(1024, maxPositions);
   const choices = await Promise.all(perplexity.map(async (choice) => {
     const { corpus, protocol, windowTokens: asked } = choice;
     const needed = asked ?? usual;
@@ -328,19 +325,15 @@ async function learnedData(name: string, data?: string): Promise<Pick<DatasetUse
   return (await loadCorpus(getCorpus(name), { data, split: "calibration" })).dataset;
 }
 
-async function hashTask(
-  id: string,
-  { data, ...config }: ReadyConfig,
-): Promise<Record<string, string>> {
-  const [limit, fewshot] = [ofTask(config.limit, id), ofTask(config.numFewshot, id)];
+async function hashTask(id: string, { data, limit, numFewshot }: ReadyConfig): Promise<Record<string, string>> {
   const task = anyTask(id);
   const definition = "definition" in task ? task.definition : undefined;
   // All examples of a task file are built, so that wrong ones are refused before the first cell.
-  const loaded = await loadTask(task, { data, limit: definition ? limit : 1, fewshot });
-  const { dataset, fewshotDataset, numFewshot } = loaded;
+  const examples = { limit: definition ? ofTask(limit, id) : 1, fewshot: ofTask(numFewshot, id) };
+  const { dataset, fewshotDataset, ...loaded } = await loadTask(task, { data, ...examples });
   return {
-    [`task ${id}`]: definition ? `${dataset.sha256} ${definitionHash(definition)}` : dataset.sha256,
-    ...definition && { [`shots ${id}`]: String(numFewshot) },
+    [`task ${id}`]: definition ? [dataset.sha256, definitionHash(definition)].join(" ") : dataset.sha256,
+    ...definition && { [`shots ${id}`]: String(loaded.numFewshot) },
     ...fewshotDataset && { [`few-shot ${id}`]: fewshotDataset.sha256 },
   };
 }

@@ -181,26 +181,23 @@ function attendGradients(
   };
 }
 
-function attributes({ batch, kvGroups, queryHeadsPerGroup }: AttentionLayout) {
-  return {
+/** {@linkcode attention} in one operation, and its gradient in another. */
+function nativeAttention(packed: tf.Tensor2D, layout: AttentionLayout & { segments: tf.Tensor1D }): tf.Tensor2D {
+  const { tables, segments, batch, kvGroups, queryHeadsPerGroup } = layout;
+  const attributes = {
     rounded: { integer: Number(currentEngine().arithmetic === "fast") },
     batch: { integer: batch },
     groups: { integer: kvGroups },
     heads_per_group: { integer: queryHeadsPerGroup },
   };
-}
-
-/** {@linkcode attention} in one operation, and its gradient in another. */
-function nativeAttention(packed: tf.Tensor2D, layout: AttentionLayout & { segments: tf.Tensor1D }): tf.Tensor2D {
-  const { tables, segments } = layout;
   return withGradient(
     { packed },
     () => {
       const inputs = [packed, tables.cos, tables.sin, segments];
-      const [out, logSums] = decoderOp("Attention", inputs, 2, attributes(layout));
+      const [out, logSums] = decoderOp("Attention", inputs, 2, attributes);
       return { out, saved: [...inputs, out, logSums] };
     },
-    (dy, saved) => ({ packed: () => decoderOp("AttentionGradient", [...saved, dy], 1, attributes(layout))[0] }),
+    (dy, saved) => ({ packed: () => decoderOp("AttentionGradient", [...saved, dy], 1, attributes)[0] }),
   ) as tf.Tensor2D;
 }
 

@@ -262,16 +262,12 @@ export function softmaxCrossEntropy(
   logits: tf.Tensor2D,
   targets: tf.Tensor1D,
 ): { losses: tf.Tensor1D; gradient: tf.Tensor2D } {
-  const { decoderOps, arithmetic } = currentEngine();
-  if (decoderOps && arithmetic === "fast") {
-    const [losses, gradient] = decoderOp("CrossEntropy", [logits, targets], 2);
-    return { losses: losses as tf.Tensor1D, gradient: gradient as tf.Tensor2D };
-  }
-  if (currentEngine().namedOps) {
-    const [losses, gradient] = nativeOp("SparseSoftmaxCrossEntropyWithLogits", [logits, targets], 2, {
-      T: { typeOf: logits },
-      Tlabels: { typeOf: targets },
-    });
+  const { decoderOps, namedOps, arithmetic } = currentEngine();
+  if (namedOps) {
+    const types = { T: { typeOf: logits }, Tlabels: { typeOf: targets } };
+    const [losses, gradient] = decoderOps && arithmetic === "fast"
+      ? decoderOp("CrossEntropy", [logits, targets], 2)
+      : nativeOp("SparseSoftmaxCrossEntropyWithLogits", [logits, targets], 2, types);
     return { losses: losses as tf.Tensor1D, gradient: gradient as tf.Tensor2D };
   }
   const [n, v] = logits.shape;

@@ -11,10 +11,6 @@ export const STORED_TYPES = ["F32", "F16", "BF16", "Q8_0"] as const;
 /** A writable format. */
 export type StoredType = (typeof STORED_TYPES)[number];
 
-function encodeF32(values: Float32Array): Uint8Array<ArrayBuffer> {
-  return new Uint8Array(values.slice().buffer);
-}
-
 /** Round to nearest, ties to even; NaN stays NaN. */
 function encodeBf16(values: Float32Array): Uint8Array<ArrayBuffer> {
   const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
@@ -69,7 +65,7 @@ function encodeQ80(values: Float32Array, name: string): Uint8Array<ArrayBuffer> 
 }
 
 const ENCODERS: Record<StoredType, (values: Float32Array, name: string) => Uint8Array<ArrayBuffer>> = {
-  F32: encodeF32,
+  F32: (values) => new Uint8Array(values.slice().buffer),
   F16: encodeF16,
   BF16: encodeBf16,
   Q8_0: encodeQ80,

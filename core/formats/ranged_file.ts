@@ -6,7 +6,7 @@ import { createHash } from "node:crypto";
 import { FileFormatError, UsageError } from "../util/errors.ts";
 
 /** An open file. */
-export interface RangedFile {
+export interface RangedFile extends Disposable {
   path: string;
   sizeBytes: number;
   /** Fills `target` with the bytes from `offset`.
@@ -37,7 +37,7 @@ export function openRanged(path: string): RangedFile {
   } catch (error) {
     throw error instanceof UsageError ? error : openProblem(path, error);
   }
-  let isOpen = true;
+  const close = () => file[Symbol.dispose]();
   return {
     path,
     sizeBytes,
@@ -51,10 +51,8 @@ export function openRanged(path: string): RangedFile {
         filled += count;
       }
     },
-    close: () => {
-      if (isOpen) file.close();
-      isOpen = false;
-    },
+    close,
+    [Symbol.dispose]: close,
   };
 }
 
@@ -108,12 +106,8 @@ export function readJsonRange(
  * @throws {UsageError} when it cannot be opened.
  * @throws {FileFormatError} as {@linkcode readJsonRange}. */
 export function readJsonObject(path: string): Record<string, unknown> {
-  const file = openRanged(path);
-  try {
-    return readJsonRange(file, { offset: 0, end: file.sizeBytes, what: "the file" });
-  } finally {
-    file.close();
-  }
+  using file = openRanged(path);
+  return readJsonRange(file, { offset: 0, end: file.sizeBytes, what: "the file" });
 }
 
 const HASH_CHUNK_BYTES = 4 * 1024 * 1024;
@@ -141,15 +135,11 @@ export function sha256OfFiles(paths: readonly string[], known?: KnownHash): stri
   const hash = createHash("sha256");
   const chunk = new Uint8Array(HASH_CHUNK_BYTES);
   for (const path of paths) {
-    const file = openRanged(path);
-    try {
-      for (let offset = 0; offset < file.sizeBytes; offset += chunk.length) {
-        const part = chunk.subarray(0, Math.min(chunk.length, file.sizeBytes - offset));
-        file.readInto(offset, part);
-        hash.update(part);
-      }
-    } finally {
-      file.close();
+    using file = openRanged(path);
+    for (let offset = 0; offset < file.sizeBytes; offset += chunk.length) {
+      const part = chunk.subarray(0, Math.min(chunk.length, file.sizeBytes - offset));
+      file.readInto(offset, part);
+      hash.update(part);
     }
   }
   return hash.digest("hex");

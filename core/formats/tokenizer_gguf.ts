@@ -104,26 +104,18 @@ function readVocabulary(file: GgufMetadata, isSentencePiece: boolean): Vocabular
 
 /** Tokens that are found in the text before all other steps. */
 function addedTokens({ tokens, types }: Vocabulary): JsonObject[] {
-  const added: JsonObject[] = [];
-  tokens.forEach((content, id) => {
-    const isSpecial = types[id] === TOKEN_TYPE.control || types[id] === TOKEN_TYPE.unknown;
-    if (!isSpecial && types[id] !== TOKEN_TYPE.userDefined || content === "") return;
-    const flags = { single_word: false, lstrip: false, rstrip: false, normalized: false, special: isSpecial };
-    added.push({ id, content, ...flags });
+  return tokens.flatMap((content, id) => {
+    const special = types[id] === TOKEN_TYPE.control || types[id] === TOKEN_TYPE.unknown;
+    if (!special && types[id] !== TOKEN_TYPE.userDefined || content === "") return [];
+    return [{ id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special }];
   });
-  return added;
 }
 
 /** Merges of a SentencePiece BPE model from its scores: every split of a token into two others, best token first.
  * SentencePiece merges the pair whose result has the highest score; ties are ordered as in transformers'
  * `convert_slow_tokenizer.generate_merges`. */
 function mergesFromScores({ tokens, types, idOf }: Vocabulary, scores: ArrayLike<number>): [string, string][] {
-  interface Candidate {
-    left: string;
-    right: string;
-    score: number;
-  }
-  const candidates: Candidate[] = [];
+  const candidates: { left: string; right: string; score: number }[] = [];
   tokens.forEach((token, id) => {
     if (types[id] !== TOKEN_TYPE.normal && types[id] !== TOKEN_TYPE.userDefined) return;
     const letters = Array.from(token);
@@ -156,12 +148,16 @@ function splitMerges(merges: string[], path: string): [string, string][] {
 function template(bos: { token: string; id: number } | null, eos: { token: string; id: number } | null): JsonObject {
   const special = (token: { token: string } | null, typeId: number) =>
     token ? [{ SpecialToken: { id: token.token, type_id: typeId } }] : [];
-  const text = (id: string, typeId: number) => ({ Sequence: { id, type_id: typeId } });
+  const around = (id: string, typeId: number) => [
+    ...special(bos, typeId),
+    { Sequence: { id, type_id: typeId } },
+    ...special(eos, typeId),
+  ];
   const used = [bos, eos].filter((token) => token !== null);
   return {
     type: "TemplateProcessing",
-    single: [...special(bos, 0), text("A", 0), ...special(eos, 0)],
-    pair: [...special(bos, 0), text("A", 0), ...special(eos, 0), ...special(bos, 1), text("B", 1), ...special(eos, 1)],
+    single: around("A", 0),
+    pair: [...around("A", 0), ...around("B", 1)],
     special_tokens: Object.fromEntries(used.map(({ token, id }) => [token, { id: token, ids: [id], tokens: [token] }])),
   };
 }

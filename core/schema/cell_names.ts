@@ -66,7 +66,9 @@ const depthWords = (dropLayers: number | null): string =>
     : `without ${counted(dropLayers, "layer")}`;
 
 /** Everything that decides how a cell is pruned besides method, level and seed, by name. */
-function settingsOf(cell: Cell): Map<string, Setting> {
+function settingsOf(
+  cell: Partial<Cell> & Pick<Cell, "method" | "units" | "ffnMultiple" | "calibration">,
+): Map<string, Setting> {
   const { method, methodFile, units, ffnMultiple, calibration, recover, compensate, training, weights } = cell;
   const { budget = "parameters", latency = null, dropLayers = null } = cell;
   const options = Object.entries(method?.options ?? {}).map(([name, value]): [string, Setting] => [
@@ -91,21 +93,17 @@ function settingsOf(cell: Cell): Map<string, Setting> {
 }
 
 /** Values that need no mention wherever they occur: the schema's own defaults. */
-const USUAL: ReadonlyMap<string, string> = new Map([
-  ["recover", canonicalJson(null)],
-  ["compensate", canonicalJson(null)],
-  ["weights", canonicalJson(null)],
-  ["dropLayers", canonicalJson(null)],
-  ["budget", canonicalJson("parameters")],
-  ["latency", canonicalJson(null)],
-  ["units", canonicalJson(runConfigSchema.shape.units.parse(undefined))],
-  ["ffnMultiple", canonicalJson(runConfigSchema.shape.ffnMultiple.parse(undefined))],
-  ...[
-    ...nested("calibration", calibrationSchema.parse({ corpus: "" })),
-    ...nested("training", trainingSchema.parse({})),
-  ]
-    .filter(([name]) => name !== "calibration.corpus").map(([name, { value }]) => [name, value] as const),
-]);
+const USUAL: ReadonlyMap<string, string> = new Map(
+  [
+    ...settingsOf({
+      method: null,
+      units: runConfigSchema.shape.units.parse(undefined),
+      ffnMultiple: runConfigSchema.shape.ffnMultiple.parse(undefined),
+      calibration: calibrationSchema.parse({ corpus: "" }),
+      training: trainingSchema.parse({}),
+    }),
+  ].filter(([name]) => name !== "calibration.corpus" && name !== "version").map(([name, { value }]) => [name, value]),
+);
 
 /** The value of each setting that needs no mention among `cells` of one method: its default, where that is known. */
 function defaultsOf(cells: readonly Cell[]): Map<string, string> {

@@ -53,16 +53,12 @@ export function capitalize(text: string): string {
 
 /** `len(text)`: code points, not UTF-16 code units. */
 export function codePointLength(text: string): number {
-  let length = 0;
-  for (const _ of text) length++;
-  return length;
+  return [...text].length;
 }
-
-const encoder = new TextEncoder();
 
 /** `len(text.encode())`: bytes of UTF-8. */
 export function utf8Length(text: string): number {
-  return encoder.encode(text).length;
+  return new TextEncoder().encode(text).length;
 }
 
 /** `repr(value)` of a finite float: the shortest digits that give the value back, as in JavaScript, in Python's form
