@@ -102,7 +102,7 @@ function removalPlaces(context: MethodContext<Options>): Promise<LayerScores[]> 
         disposeModel(left);
       }
     }
-    return places.map((layer) => ({ ...layer }));
+    return places;
   });
 }
 

@@ -144,14 +144,8 @@ export function scoresOfLayer(
   const columns = (site: ObservedSite) => {
     const { mean, variance, [spread]: varying } = statistics[site];
     return Float64Array.from(weights[site], (weight, j) => {
-      switch (metric) {
-        case "WIFN":
-          return weight * Math.sqrt(at(variance, j) + at(mean, j) ** 2);
-        case "WIFV":
-          return at(varying, j) * weight;
-        case "IFV":
-          return at(varying, j);
-      }
+      if (metric === "WIFN") return weight * Math.sqrt(at(variance, j) + at(mean, j) ** 2);
+      return at(varying, j) * (metric === "WIFV" ? weight : 1);
     });
   };
   return { output: columns("output"), down: columns("down") };

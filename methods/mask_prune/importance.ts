@@ -50,7 +50,7 @@ function maskFisher(context: MethodContext<unknown>): Promise<LayerScores[]> {
     } finally {
       tf.dispose(variables);
     }
-    return sums.map((layer) => ({ ...layer }));
+    return sums;
   });
 }
 

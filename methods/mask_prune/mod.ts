@@ -167,7 +167,10 @@ async function fit(context: MethodContext<Options>, run: TrainingRun, found: Fou
   const importance = await unitImportance(context as MethodContext<unknown>);
   const all = createMasks(context, axes, importance);
   const learnsWidths = options.variant === "paper" && options.uniform;
-  const goal = options.uniform ? target.uniform : unevenShapes(context, importance);
+  // Uneven: units of all layers in one ranking by the loss that removing them costs.
+  const goal = options.uniform
+    ? target.uniform
+    : globalWidths(config, importance.map(({ fisher }) => fisher), target, { pool: "type" });
   const close = (own: UnitMasks, s: number) => own.closed = smallestInSegments(rank(own.values), s, own.axis.segments);
   const first = all.map((own) => close(own, removedOf(config, goal, own, 1)));
   let widths: Widths = { s: axes.map(() => 0), z: 0 };
@@ -226,12 +229,6 @@ function createMasks(
     })
   );
 }
-
-/** A width for each layer: units of all layers in one ranking by the loss that removing them costs. */
-const unevenShapes = (
-  { model: { config }, target }: MethodContext<Options>,
-  importance: readonly Importance[],
-): LayerShape[] => globalWidths(config, importance.map(({ fisher }) => fisher), target, { pool: "type" });
 
 /** Units of each segment that go at the part `done` of the way to the shapes of the goal. */
 const removedOf = (

@@ -31,12 +31,6 @@ import { unitImportance } from "./importance.ts";
 /** Rounds of the search: how many of the candidates take part, and what part of the run's steps each trains. */
 const ROUNDS = [{ most: 5, part: 1 / 6 }, { most: 2, part: 1 / 3 }];
 
-/** Layers that go, and the training that choosing them took. */
-interface Depth {
-  removed: number[];
-  searched: TrainingReport[];
-}
-
 /** At most `count` whole numbers from `least` to `most`, both included, evenly spaced. */
 export function evenDepths(least: number, most: number, count: number): number[] {
   const parts = Math.min(count - 1, most - least);
@@ -44,8 +38,10 @@ export function evenDepths(least: number, most: number, count: number): number[]
   return Array.from({ length: parts + 1 }, (_, i) => least + Math.round(i * (most - least) / parts));
 }
 
-/** The layers to remove: as many as the run asks for, or as many as do best. */
-export async function chooseDepth(context: MethodContext<unknown>): Promise<Depth> {
+/** The layers to remove, as many as the run asks for, or as many as do best; and the training that choosing took. */
+export async function chooseDepth(
+  context: MethodContext<unknown>,
+): Promise<{ removed: number[]; searched: TrainingReport[] }> {
   const { target, learning, model: { config }, report } = context;
   const { dropLayers, freeDepth } = target;
   if (dropLayers === 0 && !freeDepth) return { removed: [], searched: [] };

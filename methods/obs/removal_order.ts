@@ -12,7 +12,7 @@
 import * as tf from "@tensorflow/tfjs";
 import { giveWay } from "../../core/engine/give_way.ts";
 import { denseMatrix } from "../../core/engine/matrix.ts";
-import { matMul2d } from "../../core/engine/ops.ts";
+import { matMul2d, readFlat } from "../../core/engine/ops.ts";
 import { at, entry } from "../../core/util/indexing.ts";
 import type { DecoderModel } from "../../models/device.ts";
 import type { ObservedSite } from "../../models/layers.ts";
@@ -135,11 +135,7 @@ async function unitEnergies({ weight, slopes }: MapFactors, size: number): Promi
       Array.from({ length: inputs / size }, (_, u) => matMul2d(rows(weighted, u), rows(weight, u), false, true)),
     );
   });
-  try {
-    return await energies.data() as Float32Array;
-  } finally {
-    energies.dispose();
-  }
+  return at(await readFlat([energies], "squared errors of removals"), 0);
 }
 
 /** Places of the `count` lowest costs in each run of `run` units, lowest first; among equals the first. */
@@ -191,18 +187,13 @@ function placesOf({ order }: RemovalOrder): Float64Array {
   return places;
 }
 
-/** What the order of removal is made from: A of a map's inputs, [in, in], and S of its outputs, [D, D]. */
-export interface MapMoments {
-  gram: Float32Array;
-  slopes?: Float32Array | undefined;
-}
-
-/** The removal scores of one layer's units that one map reads; the others of that layer are empty. */
+/** The removal scores of one layer's units that one map reads, from A of its inputs, [in, in], and S of its outputs, [D, D].
+ * The others of that layer are empty. */
 export async function mapScores(
   { config, layers }: DecoderModel,
   l: number,
   site: ObservedSite,
-  { gram, slopes }: MapMoments,
+  { gram, slopes }: { gram: Float32Array; slopes?: Float32Array | undefined },
 ): Promise<RemovalScores> {
   const { headSize, width } = config;
   const { kvGroups: groups, queryHeadsPerGroup: perGroup } = at(config.layers, l);
@@ -231,11 +222,6 @@ export async function mapScores(
   }
 }
 
-/** The removal scores of a layer from those of its two maps. */
-export function bothMaps(output: RemovalScores, { ffn, raises }: RemovalScores): RemovalScores {
-  return { ...output, ffn, raises: Float64Array.of(at(output.raises, 0) + at(raises, 0)) };
-}
-
 /** The removal scores of every layer on statistics of the dense model, the same for all levels of a run. A is the Gram
  * matrix that least-squares compensation uses too. Cost: O(F^3) for A^-1 and as much for its updates, layer by layer; two
  * matrices [F, F] are on the device at once, and 4 F^2 + 4 (H K)^2 bytes a layer in host memory and in the cache (552 MB
@@ -251,7 +237,9 @@ export function removalScores(context: MethodContext<unknown>, error: RemovalErr
       report(`removal order, layer ${l + 1} of ${model.config.layers.length}`);
       const scoresOf = (site: ObservedSite) =>
         mapScores(model, l, site, { gram: entry(gram, gramName(l, site)).data, slopes: slopes?.[l]?.[site] });
-      scores.push(bothMaps(await scoresOf("output"), await scoresOf("down")));
+      const { raises, ...attention } = await scoresOf("output");
+      const { ffn, raises: ofFfn } = await scoresOf("down");
+      scores.push({ ...attention, ffn, raises: raises.map((count) => count + at(ofFfn, 0)) });
     }
     return scores;
   });
