@@ -76,7 +76,6 @@ export async function latencyTable(
   using _lock = lockFolder(out);
   note("Measuring the times of layers before the first cell: leave the machine idle");
   const table = await measureInProcess(job);
-  Deno.mkdirSync(runPaths(out).latency, { recursive: true });
   writeAtomically(latencyPath(out, budget), toJson(table));
   return table;
 }

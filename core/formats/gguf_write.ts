@@ -32,7 +32,6 @@ export interface GgufContent {
 const TENSOR_TYPES: Record<StoredType, number> = { F32: 0, F16: 1, Q8_0: 8, BF16: 30 };
 const VALUE_TYPES = { u32: 4, i32: 5, f32: 6, bool: 7, text: 8, array: 9 } as const;
 
-const VERSION = 3;
 const ALIGNMENT_BYTES = 32;
 
 const aligned = (size: number) => Math.ceil(size / ALIGNMENT_BYTES) * ALIGNMENT_BYTES;
@@ -99,7 +98,7 @@ function putEntry(header: HeaderWriter, entry: GgufEntry): void {
 function headerBytes({ metadata, tensors }: GgufContent): Uint8Array {
   const header = new HeaderWriter();
   for (const letter of "GGUF") header.u8(letter.charCodeAt(0));
-  header.u32(VERSION);
+  header.u32(3);
   header.u64(tensors.size);
   header.u64(metadata.size);
   for (const [key, entry] of metadata) {

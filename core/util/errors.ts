@@ -38,7 +38,7 @@ export class NumericError extends Error {
   override name = "NumericError";
 }
 
-/** Edit distance of two names (Levenshtein), for suggestions. */
+/** Levenshtein's distance. */
 function editDistance(a: string, b: string): number {
   let previous = Array.from({ length: b.length + 1 }, (_, j) => j);
   for (let i = 1; i <= a.length; i++) {

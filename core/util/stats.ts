@@ -181,13 +181,8 @@ function binomialTail(k: number, n: number, p: number): number {
   return Math.min(1, tail);
 }
 
-/** Two-sided exact p value of McNemar's test from the discordant pairs: examples that only one of two cells got right.
- * The smaller count's binomial tail at one half, doubled. */
-export function mcnemarExact(onlyFirst: number, onlySecond: number): number {
-  return Math.min(1, 2 * binomialTail(Math.min(onlyFirst, onlySecond), onlyFirst + onlySecond, 0.5));
-}
-
-/** McNemar's exact test of 0/1 scores on the same `examples`, from the discordant pairs. The interval of the difference
+/** McNemar's exact test of 0/1 scores on the same `examples`, from the discordant pairs: examples that only one of two
+ * cells got right. p is the smaller count's binomial tail at one half, doubled. The interval of the difference
  * of the two means is Clopper and Pearson's of the first one's share of the discordant pairs (1934), which inverts the
  * same test. */
 export function mcnemarTest(onlyFirst: number, onlySecond: number, examples: number): PairedTest {
@@ -195,7 +190,7 @@ export function mcnemarTest(onlyFirst: number, onlySecond: number, examples: num
   const difference = (share: number) => (2 * share - 1) * n / examples;
   return {
     mean: n === 0 ? 0 : difference(onlyFirst / n),
-    p: mcnemarExact(onlyFirst, onlySecond),
+    p: Math.min(1, 2 * binomialTail(Math.min(onlyFirst, onlySecond), n, 0.5)),
     isFloor: false,
     interval: (alpha) => {
       if (n === 0) {

@@ -22,7 +22,9 @@ export function writeWhole(path: string, write: (append: Append) => void): void 
     }
     Deno.renameSync(temporary, path);
   } catch (error) {
-    removeIfThere(temporary);
+    try {
+      Deno.removeSync(temporary);
+    } catch { /* it was never created */ }
     throw error;
   }
   syncFolder(dirname(path));
@@ -33,12 +35,6 @@ export function writeAtomically(path: string, content: string | Uint8Array): voi
   Deno.mkdirSync(dirname(path), { recursive: true });
   const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
   writeWhole(path, (append) => append(bytes));
-}
-
-function removeIfThere(path: string): void {
-  try {
-    Deno.removeSync(path);
-  } catch { /* it was never created */ }
 }
 
 /** Makes a rename durable; not every platform can open a folder. */

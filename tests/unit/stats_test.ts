@@ -1,15 +1,7 @@
 import fc from "fast-check";
 import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
 import { at } from "../../core/util/indexing.ts";
-import {
-  holmLevels,
-  mcnemarExact,
-  mcnemarTest,
-  sampleSd,
-  signFlipTest,
-  standardError,
-  studentT95,
-} from "../../core/util/stats.ts";
+import { holmLevels, mcnemarTest, sampleSd, signFlipTest, standardError, studentT95 } from "../../core/util/stats.ts";
 
 const scores = (right: number, n: number) => Array.from({ length: n }, (_, i) => i < right ? 1 : 0);
 
@@ -24,21 +16,21 @@ Deno.test("sampleSd() divides by n - 1", () => {
   assert(Number.isNaN(sampleSd([3])));
 });
 
-Deno.test("mcnemarExact() gives the binomial test at one half", () => {
+Deno.test("mcnemarTest() gives the binomial test at one half", () => {
   // 2 (C(10,0) + C(10,1)) / 2^10
-  assertAlmostEquals(mcnemarExact(9, 1), 22 / 1024, 1e-12);
-  assertAlmostEquals(mcnemarExact(0, 5), 2 / 32, 1e-12);
-  assertEquals(mcnemarExact(4, 4), 1);
-  assertEquals(mcnemarExact(0, 0), 1);
+  assertAlmostEquals(mcnemarTest(9, 1, 100).p, 22 / 1024, 1e-12);
+  assertAlmostEquals(mcnemarTest(0, 5, 100).p, 2 / 32, 1e-12);
+  assertEquals(mcnemarTest(4, 4, 100).p, 1);
+  assertEquals(mcnemarTest(0, 0, 100).p, 1);
 });
 
-Deno.test("mcnemarExact() is symmetric, at most 1, and falls as the split grows more uneven", () => {
+Deno.test("mcnemarTest() is symmetric, at most 1, and falls as the split grows more uneven", () => {
   const count = fc.integer({ min: 0, max: 400 });
   fc.assert(fc.property(count, count, (a, b) => {
-    const p = mcnemarExact(a, b);
+    const p = mcnemarTest(a, b, 100).p;
     assert(p > 0 && p <= 1);
-    assertEquals(p, mcnemarExact(b, a));
-    if (a <= b && a > 0) assert(mcnemarExact(a - 1, b + 1) <= p + 1e-12);
+    assertEquals(p, mcnemarTest(b, a, 100).p);
+    if (a <= b && a > 0) assert(mcnemarTest(a - 1, b + 1, 100).p <= p + 1e-12);
   }));
 });
 
@@ -54,7 +46,7 @@ Deno.test("holmLevels() adjusts in order of size and never falls", () => {
 Deno.test("signFlipTest() agrees with the exact sign test where all differences are equal", () => {
   const b = Array.from({ length: 10 }, () => 0);
   const a = b.map((_, i) => i === 0 ? -1 : 1);
-  assertAlmostEquals(signFlipTest(a, b, { seed: 0, resamples: 40_000 }).p, mcnemarExact(9, 1), 0.003);
+  assertAlmostEquals(signFlipTest(a, b, { seed: 0, resamples: 40_000 }).p, mcnemarTest(9, 1, 100).p, 0.003);
   assertEquals(signFlipTest(a, a, { seed: 0 }).p, 1);
   assertThrows(() => signFlipTest([1], [1, 2], { seed: 0 }), RangeError, "current 1 and 2");
   assertThrows(() => signFlipTest([], [], { seed: 0 }), RangeError, "at least one pair");
@@ -88,7 +80,7 @@ Deno.test("signFlipTest() draws 100,000 patterns where they are more, and says w
   // A sum of signs: the exact p value is the two-sided binomial tail.
   const wins = zero.map((_, i) => i < 27 ? 1 : -1);
   const common = signFlipTest(wins, zero, { seed: 0 });
-  assertAlmostEquals(common.p, mcnemarExact(27, 13), 0.002);
+  assertAlmostEquals(common.p, mcnemarTest(27, 13, 100).p, 0.002);
   assertEquals(common.isFloor, false);
 });
 
