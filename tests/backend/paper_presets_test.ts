@@ -102,11 +102,12 @@ Deno.test("every shipped configuration can be planned, those of papers with a sm
     for (const name of presetNames()) {
       assertMatch(Deno.readTextFileSync(presetPath(name)), /^# \S/);
       const ofPaper = name.startsWith("paper/");
-      const asked = preset(name, { engine: "wasm", data, model: ofPaper ? writeSmall7b(data) : "tiny" });
+      const model = ofPaper ? writeSmall7b(data) : "tiny";
+      const asked = preset(name, { engine: "wasm", arithmetic: "exact", data, model });
       const methods = ofPaper ? asked.methods.map(scaled) : asked.methods;
       const { config, cells } = await prepareRun({ ...asked, methods }, () => {});
       const seeds = config.methods.map(({ id }) =>
-        id === "magnitude" && config.recover !== "lora" ? 1 : config.seeds.length
+        id === "magnitude" && config.recover === undefined ? 1 : config.seeds.length
       );
       const perLevel = seeds.reduce((sum, count) => sum + count, 0);
       assertEquals(cells.length, 1 + config.sparsity.length * perLevel, name);
