@@ -212,6 +212,7 @@ async function fit(context: MethodContext<Options>, run: TrainingRun, found: Fou
 
   const shapes = learnsWidths ? filledShapes(config, target, axes, widths) : goal;
   for (const own of all) close(own, removedOf(config, shapes, own, 1));
+  context.signal.throwIfAborted();
   reportExchange(context, all, first);
   return structureOf(config, all, options.variant === "paper");
 }
