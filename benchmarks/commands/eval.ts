@@ -26,8 +26,7 @@ const KEYS = [
 const JOINED = ["perplexity", "tasks", "taskFile", "checkpoints"] as const;
 
 const help = () =>
-  `Adds measurements to the finished cells of a run without pruning again. With --label, adds a model that was pruned
-elsewhere to the run's tables.
+  `Adds measurements to the finished cells of a run, or a model that was pruned elsewhere (--label) to its tables.
 
 Usage: deno task bench eval DIR [FLAGS]
        deno task bench eval --model PATH --dense PATH --label NAME --out DIR [FLAGS]
