@@ -4,9 +4,8 @@
  */
 import { at } from "../core/util/indexing.ts";
 import { budgetWords, realised } from "./budget.ts";
-import { FONT } from "./draw.ts";
 import { level, SPREAD_WORDS, unique, wrapped } from "./format.ts";
-import { NEUTRAL } from "./palette.ts";
+import { FONT, NEUTRAL } from "./palette.ts";
 import { type Column, qualityText } from "./columns.ts";
 import type { Spec } from "./document.ts";
 import { boundsOf, type Estimate } from "./estimates.ts";

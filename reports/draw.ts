@@ -5,9 +5,7 @@
 import { renderAsync } from "@resvg/resvg-js";
 import * as vega from "vega";
 import { compile, type TopLevelSpec } from "vega-lite";
-
-/** Family of the shipped font; browsers without it take the next ones. */
-export const FONT = "Inter, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif";
+import { FONT } from "./palette.ts";
 
 /** Widths of Inter in units of the font size, coarsely: lays text out without a canvas and the same everywhere. */
 function textWidth(text: string, fontSize: number): number {

@@ -1,5 +1,5 @@
-/** Colours of figures and tables. A method has the colour of its definition in every run. These are Okabe and Ito's,
- * and two that stay apart from them for the common kinds of colour blindness.
+/** Colours and font of figures and tables. A method has the colour of its definition in every run. These are Okabe and
+ * Ito's, and two that stay apart from them for the common kinds of colour blindness.
  *
  * @module
  */
@@ -7,6 +7,9 @@ import { at } from "../core/util/indexing.ts";
 
 /** Colours of methods and variants that have none: the same as long as the same methods are compared. */
 const SPARE = ["#8F6BC1", "#44AA99", "#999933", "#6699CC", "#B5577E", "#5B9A3C", "#A0622D", "#DDCC77"];
+
+/** Family of the shipped font; browsers without it take the next ones. */
+export const FONT = "Inter, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif";
 
 /** Neutral colours of the figures. The HTML page replaces exactly these in dark mode. */
 export const NEUTRAL = {

@@ -9,7 +9,6 @@ import { buildDocument } from "../../reports/build_document.ts";
 import type { ReportDocument } from "../../reports/document.ts";
 import { buildSections, type Definitions, type Section } from "../../reports/sections.ts";
 import { type TerminalOptions, toTerminal } from "../../reports/terminal.ts";
-import { writeFiles } from "../../reports/write_report.ts";
 
 /** Colours and order of methods, and the primary metric of each task. */
 export const definitions = (): Definitions => ({
@@ -48,6 +47,8 @@ export async function writeReport(
   { title }: ReportOptions,
 ): Promise<string[]> {
   if (records.length === 0) throw new RangeError("A report needs at least one record: current 0");
+  // The renderer of charts loads native code, which tables and model cards do without.
+  const { writeFiles } = await import("../../reports/write_report.ts");
   return await writeFiles(reportOf(records, title), folder);
 }
 
