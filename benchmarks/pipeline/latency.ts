@@ -10,7 +10,7 @@ import type { DecoderConfig } from "../../models/config.ts";
 import { disposeModel } from "../../models/device.ts";
 import { attentionWeights } from "../../models/latency.ts";
 import { pruneModel } from "../../models/surgery.ts";
-import type { LayerPlan, LayerShape } from "../../models/units.ts";
+import { type LayerPlan, layerPlan, type LayerShape } from "../../models/units.ts";
 import { modelPasses, type ThroughputChoice, timeInTurns, watchOtherCores } from "../timing/throughput.ts";
 import type { LoadedModel } from "./load.ts";
 import type { StepOptions } from "./step.ts";
@@ -43,8 +43,7 @@ function planOf({ layers }: DecoderConfig, { layers: depth, kvGroups, queryHeads
   const { queryHeadsPerGroup: all } = at(layers, 0);
   const queryHeads = range(kvGroups).flatMap((group) => range(queryHeadsPerGroup).map((head) => group * all + head));
   const kept = { kvGroups: range(kvGroups), queryHeads, ffnChannels: range(ffnChannels) };
-  const gone = { kvGroups: [], queryHeads: [], ffnChannels: [] };
-  return { layers: layers.map((_, l): LayerPlan => l < depth ? kept : gone) };
+  return { layers: layers.map((_, l): LayerPlan => l < depth ? kept : layerPlan(() => [])) };
 }
 
 /** Times one pass of models with narrower and fewer layers, each in turns with the dense one. Nothing else should run
