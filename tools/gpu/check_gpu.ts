@@ -31,7 +31,7 @@ export interface Check {
   smallest: boolean;
   /** Whether tensors lie in a GPU's own memory. */
   onGpu: boolean;
-  /** For runs. */
+  /** For runs and temporary files; removed in the end. */
   folder: string;
 }
 
@@ -81,12 +81,18 @@ async function deno(...given: Parameters<typeof start>): Promise<string> {
 const RIGHTS = ["--no-prompt", "--no-lock", "--quiet", "--allow-read", "--allow-write", "--allow-env", "--allow-sys"];
 
 /** A step of `measure.ts`; `torch` adds Python with PyTorch and its device. */
-async function measured(what: string, { engine, smallest, onGpu }: Check, signal: AbortSignal, torch: string[] = []) {
+async function measured(
+  what: string,
+  { engine, smallest, onGpu, folder }: Check,
+  signal: AbortSignal,
+  torch: string[] = [],
+) {
   const rights = [...RIGHTS, "--allow-ffi", `--allow-run=${["nvidia-smi", ...torch.slice(0, 1)]}`];
   // Software Vulkan takes hours for the full size.
   const size = smallest || (engine.name === "webgpu" && !onGpu) ? "smallest" : "full";
   const args = ["run", ...rights, join(ROOT, "tools/gpu/measure.ts"), engine.name, what, size, ...torch];
-  return JSON.parse((await deno(args, signal)).trim().split("\n").at(-1)!) as Finding[] | string;
+  // What a killed process leaves lies where the check clears up.
+  return JSON.parse((await deno(args, signal, { TMPDIR: folder })).trim().split("\n").at(-1)!) as Finding[] | string;
 }
 
 const measure = (what: string, limitS: number, name: string, skip?: Step["skip"]): Step => ({
