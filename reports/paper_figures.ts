@@ -14,6 +14,7 @@ import { toPdf } from "./pdf.ts";
 const WIDTH_PT: Record<"1" | "2", number> = { 1: 234, 2: 487 };
 /** Pixels of the drawing for a point: letters of 12 pixels print with 8 points. */
 const PIXELS = 1.5;
+
 /** A figure as it is drawn for a paper. */
 function paperSpec({ title: _, ...spec }: Spec, dots: Spec | undefined, columns: "1" | "2"): Spec {
   const config = spec.config as Record<string, Spec>;

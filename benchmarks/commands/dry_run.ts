@@ -174,8 +174,7 @@ function estimateText(estimate: RunEstimate, place: Awaited<ReturnType<typeof pl
   ].join("\n");
 }
 
-/** Shows what `config` would do. With Slurm, standard output gets the script and
- * standard error the estimate.
+/** Shows what `config` would do. With Slurm, standard output gets the script and standard error the estimate.
  * @throws {UsageError} as the run itself. */
 export async function dryRun(config: RunConfig, manner: RunManner): Promise<void> {
   const estimate = await estimateRun(config, console.error, { elsewhere: manner.slurm !== undefined });

@@ -27,8 +27,7 @@ import {
   type TurnResult,
 } from "../timing/engine_turns.ts";
 import { summarise } from "../timing/throughput.ts";
-import { startLlamaCpp } from "../timing/peer_process.ts";
-import type { Peer } from "../timing/peer_process.ts";
+import { type Peer, startLlamaCpp } from "../timing/peer_process.ts";
 import { choiceOf, type Flags, textFlag, withTempFolder } from "./command.ts";
 import { exportCell } from "./export_cell.ts";
 

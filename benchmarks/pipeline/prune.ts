@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { TrainingReport } from "../../core/schema/schema.ts";
+import type { Compensation, RunUnit, TrainingReport } from "../../core/schema/schema.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { createRng } from "../../core/util/rng.ts";
 import type { DrawnWindows } from "../../datasets/calibration.ts";
@@ -19,7 +19,6 @@ import { compensateInTurn } from "../../models/training/cut_in_turn.ts";
 import { compensate as leastSquares, gramMatrices } from "../../models/training/least_squares.ts";
 import { areVectors, foldParts, type Rebuild } from "../../models/training/rebuild.ts";
 import type { SnapshotPlace } from "../../models/training/snapshot.ts";
-import type { Compensation, RunUnit } from "../../core/schema/schema.ts";
 import type { TrainingData } from "./calibrate.ts";
 import type { LoadedModel } from "./load.ts";
 import { checkBudget, runMethod } from "./method_result.ts";

@@ -11,8 +11,7 @@
  */
 import { join } from "node:path";
 import { at } from "../../core/util/indexing.ts";
-import { startLlamaCpp } from "../../benchmarks/timing/peer_process.ts";
-import type { Peer } from "../../benchmarks/timing/peer_process.ts";
+import { type Peer, startLlamaCpp } from "../../benchmarks/timing/peer_process.ts";
 import { startBestEngine } from "../../core/engine/engine.ts";
 import { unknownName } from "../../core/util/errors.ts";
 import { mean } from "../../core/util/stats.ts";

@@ -5,8 +5,7 @@
  */
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { aggregateGroup } from "../../benchmarks/evaluation/tasks.ts";
-import { measureTask } from "../../benchmarks/evaluation/tasks.ts";
+import { aggregateGroup, measureTask } from "../../benchmarks/evaluation/tasks.ts";
 import type { Scorer } from "../../benchmarks/evaluation/scorer.ts";
 import { readConfig } from "../../datasets/lm_eval/config.ts";
 import { selectTasks } from "../../datasets/lm_eval/task_files.ts";
