@@ -45,8 +45,8 @@ export async function startPeer(name: string, command: string, args: string[]): 
   };
 }
 
-/** Starts llama.cpp through `node-llama-cpp`, which is fetched into Deno's cache at its first use, without this project's configuration, so that neither its lock file nor its node_modules
- * see the package.
+/** Starts llama.cpp through `node-llama-cpp`, which is fetched into Deno's cache at its first use: neither this
+ * project's lock file nor its node_modules see the package.
  * @throws {UsageError} when it does not start: there is no network, or no build for this machine. */
 export function startLlamaCpp(): Promise<Peer> {
   return startPeer("llama.cpp", "deno", [

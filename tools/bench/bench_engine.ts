@@ -143,7 +143,7 @@ async function main(flags: ToolArgs<typeof FLAGS[number], never>): Promise<void>
     const exact = arithmetic === "fast" ? [await ours(source, tokens, "exact")] : [];
     const setup = { model: join(folder, "model"), tokens: [...tokens], threads, dtype, device: "cpu" };
     if (flags.peer) exportHfFolder(source, { to: setup.model, dtype: "F32", tokenizer });
-    const peer = flags.peer ? await startTorch("PyTorch", "torch_engine.py") : undefined;
+    peer = flags.peer ? await startTorch("PyTorch", "torch_engine.py") : undefined;
     console.log(`${path}, 1 x ${length} random tokens, ${threads} threads, ${arithmetic}, in turns`);
     const sides = [own, ...peer ? [await torchSide(peer, setup)] : [], ...exact];
     for (const line of await compare(sides, { tokens: length, repeats, tolerance })) console.log(line);
