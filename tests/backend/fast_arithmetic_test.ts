@@ -124,35 +124,39 @@ function errorOf(fast: ArrayLike<number>, exact: ArrayLike<number>): number {
   return Math.sqrt(sum((i) => at(fast, i) - at(exact, i)) / sum((i) => at(exact, i)));
 }
 
-testFast("fast attention() and its gradient are within 1 % of exact ones, for part blocks and trees", async () => {
-  for (
-    const { batch, length, size, branches } of [
-      { batch: 2, length: 130, size: 64, branches: false },
-      { batch: 1, length: 77, size: 18, branches: true },
-    ]
-  ) {
-    const [n, heads] = [batch * length, 4];
-    const [x, slope] = [normal(n * (heads + 4) * size), normal(n * heads * size)];
-    const results: ArrayLike<number>[] = [];
-    for (const arithmetic of ["exact", "fast"] as const) {
-      await startEngine("tensorflow", { arithmetic });
-      const both = tf.tidy(() => {
-        const positions = Int32Array.from({ length: n }, (_, i) => i % length);
-        const layout = { batch, kvGroups: 2, queryHeadsPerGroup: 2, headSize: size, mask: null };
-        const tables = rotaryTables(size, { base: 10_000 }, positions);
-        const segments = tf.tensor1d(branches ? positions.map((i) => i < 20 ? 0 : i < 66 ? 1 : 2) : [], "int32");
-        const attend = (packed: tf.Tensor) => attention(packed as tf.Tensor2D, { ...layout, tables, segments });
-        const gradient = tf.grad((packed) => tf.sum(tf.mul(attend(packed), tf.tensor2d(slope, [n, heads * size]))));
-        const packed = tf.tensor2d(x, [n, (heads + 4) * size]);
-        return tf.concat1d([attend(packed), gradient(packed)].map((t) => tf.reshape(t, [-1])) as tf.Tensor1D[]);
-      });
-      results.push(await both.data());
-      both.dispose();
+testFast(
+  "fast attention() and its gradient are within 1 % of exact ones, for part blocks, wide heads and trees",
+  async () => {
+    for (
+      const { batch, length, size, branches } of [
+        { batch: 2, length: 130, size: 64, branches: false },
+        { batch: 1, length: 77, size: 18, branches: true },
+        { batch: 3, length: 40, size: 256, branches: false },
+      ]
+    ) {
+      const [n, heads] = [batch * length, 4];
+      const [x, slope] = [normal(n * (heads + 4) * size), normal(n * heads * size)];
+      const results: ArrayLike<number>[] = [];
+      for (const arithmetic of ["exact", "fast"] as const) {
+        await startEngine("tensorflow", { arithmetic });
+        const both = tf.tidy(() => {
+          const positions = Int32Array.from({ length: n }, (_, i) => i % length);
+          const layout = { batch, kvGroups: 2, queryHeadsPerGroup: 2, headSize: size, mask: null };
+          const tables = rotaryTables(size, { base: 10_000 }, positions);
+          const segments = tf.tensor1d(branches ? positions.map((i) => i < 20 ? 0 : i < 66 ? 1 : 2) : [], "int32");
+          const attend = (packed: tf.Tensor) => attention(packed as tf.Tensor2D, { ...layout, tables, segments });
+          const gradient = tf.grad((packed) => tf.sum(tf.mul(attend(packed), tf.tensor2d(slope, [n, heads * size]))));
+          const packed = tf.tensor2d(x, [n, (heads + 4) * size]);
+          return tf.concat1d([attend(packed), gradient(packed)].map((t) => tf.reshape(t, [-1])) as tf.Tensor1D[]);
+        });
+        results.push(await both.data());
+        both.dispose();
+      }
+      const error = errorOf(at(results, 1), at(results, 0));
+      assert(error > 1e-5 && error < 0.01, `heads of ${size}: the error is ${error} of the norm`);
     }
-    const error = errorOf(at(results, 1), at(results, 0));
-    assert(error > 1e-5 && error < 0.01, `heads of ${size}: the error is ${error} of the norm`);
-  }
-});
+  },
+);
 
 testFast("fast arithmetic gives the loss within 0.5 % and gradients of masks within 2 % of exact ones", async () => {
   const found = [];

@@ -142,7 +142,9 @@ void attention(const AttentionShape& shape, const float* packed, Rotary rotary, 
                       float* logSums) {
   const KeyValues<Factors> kv(shape, packed, rotary, false);
   const long width = kv.width, size = shape.headSize, blocks = kv.blocks;
-  Scratch scratch(shape.threads, kBlock * (2 * width + 2 * blocks * kBlock + kLanes));
+  const long keys = blocks * kBlock;
+  // Queries, context and scores; then room for queries or weights as factors.
+  Scratch scratch(shape.threads, kBlock * (2 * width + keys + kLanes + std::max(width, keys)));
   parallelFor(shape.batch * shape.heads() * blocks, shape.threads, [&](long task, int worker) {
     // The longest first, so that no thread is left with one at the end.
     const long block = blocks - 1 - task / (shape.batch * shape.heads());
