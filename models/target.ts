@@ -6,6 +6,7 @@ import { at } from "../core/util/indexing.ts";
 import { UsageError } from "../core/util/errors.ts";
 import { counted } from "../core/util/words.ts";
 import { type DecoderConfig, isLayerwiseUniform } from "./config.ts";
+import { plannedConfig, planWithoutLayers } from "./plan.ts";
 import type { LayerShape } from "./units.ts";
 import { costOf, PARAMETERS, type Resource } from "./resource.ts";
 import { RUN_UNITS, type RunUnit, type UnitType } from "../core/schema/schema.ts";
@@ -124,12 +125,7 @@ export function afterDepth(
 ): { config: DecoderConfig; target: BudgetTarget } {
   const { dropLayers } = target;
   if (dropLayers === 0) return { config, target };
-  const { layers, attention } = config;
-  const left = {
-    ...config,
-    layers: layers.slice(dropLayers),
-    ...attention && { attention: attention.slice(dropLayers) },
-  };
+  const left = plannedConfig(config, planWithoutLayers(config, Array(dropLayers).keys()));
   return { config: left, target: targetFrom(left, target) };
 }
 
@@ -173,16 +169,15 @@ export function resolveTarget(
   const units = all.filter((unit) => unit !== "layers");
   const whole = costOf(resource, config);
   const kept = (1 - sparsity) * whole;
-  const budget = Number.isInteger(whole) ? floor(kept) : kept;
+  // Sums of times are rounded: nine layers less take what a budget of 30 % of thirty allows.
+  const budget = Number.isInteger(whole) ? floor(kept) : kept * (1 + 1e-9);
   const freeDepth = dropLayers === undefined && units.length < all.length;
   const target = { sparsity, units, resource, whole, budget, ffnMultiple, freeDepth };
   if (sparsity === 0) return { ...target, dropLayers: 0, uniform: config.layers.map((shape) => ({ ...shape })) };
   if (!isLayerwiseUniform(config)) {
-    const widths = config.layers.map((s) => `${s.kvGroups}x${s.queryHeadsPerGroup}+${s.ffnChannels}`);
+    const widths = new Set(config.layers.map((s) => `${s.kvGroups}x${s.queryHeadsPerGroup}+${s.ffnChannels}`));
     throw new UsageError(
-      `The layers of this model already differ in width (groups x heads + channels: ${
-        [...new Set(widths)].join(", ")
-      }), ` +
+      `The layers of this model already differ in width (groups x heads + channels: ${[...widths].join(", ")}), ` +
         "so no uniform widths meet a sparsity: prune the original dense model instead",
     );
   }
@@ -204,10 +199,9 @@ export function resolveTarget(
   }
   const staying = freeDepth ? 1 : config.layers.length - (dropLayers ?? 0);
   const largest = floor(1000 * largestSparsity(config, target, staying));
+  const level = `Sparsity ${sparsity}${resource === PARAMETERS ? "" : ` of the ${resource.words}`}`;
   throw new UsageError(
-    `Sparsity ${sparsity}${resource === PARAMETERS ? "" : ` of the ${resource.words}`} cannot be reached with units ${
-      all.join(", ")
-    } on this model: the largest is ${largest / 1000}` +
+    `${level} cannot be reached with units ${all.join(", ")} on this model: the largest is ${largest / 1000}` +
       (units.includes("ffn") && ffnMultiple > 1 ? ` at FFN multiple ${ffnMultiple}` : "") +
       (dropLayers ? ` without ${counted(dropLayers, "layer")}` : ""),
   );

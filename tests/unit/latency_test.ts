@@ -124,6 +124,9 @@ Deno.test("resolveTarget() names the largest sparsity of a budget in time, and m
     assertEquals(at(resolveTarget(configOf(5), { ...asked, resource, sparsity }).uniform, 0).ffnChannels, 1);
     assertThrows(() => resolveTarget(configOf(5), { ...asked, resource, sparsity: sparsity + 0.001 }), UsageError);
   }
+  const rounded = { units: ["layers"] as const, resource: { ...resource, ofLayer: () => 0.7 } };
+  const gone = [0.1, 0.3, 0.6].map((sparsity) => resolveTarget(configOf(30), { ...rounded, sparsity }).dropLayers);
+  assertEquals(gone, [3, 9, 18]);
   const tooDeep = { units: ["ffn"] as const, resource, sparsity: 0.3, dropLayers: 3 };
   assertThrows(() => resolveTarget(configOf(5), tooDeep), UsageError, "--drop-layers 2 or less");
 });

@@ -35,16 +35,6 @@ Deno.test("resolveTarget() removes attention units at the ratio and fills up wit
   assertEquals(uniform, Array.from({ length: 32 }, () => expected));
 });
 
-Deno.test("resolveTarget() with FFN channels alone leaves attention whole", () => {
-  // 576 x (2 x 9 + 2 x 3) x 64 weights of attention a layer; a channel costs 3 x 576.
-  const attention = 576 * 24 * 64;
-  const channels = Math.floor((0.8 * (attention + 3 * 576 * 1536) - attention) / (3 * 576));
-  const { uniform } = resolveTarget(smol, { sparsity: 0.2, units: ["ffn"] });
-  assertEquals(uniform[0], { kvGroups: 3, queryHeadsPerGroup: 3, ffnChannels: channels });
-  const rounded = resolveTarget(smol, { sparsity: 0.2, units: ["ffn"], ffnMultiple: 32 });
-  assertEquals(at(rounded.uniform, 29).ffnChannels, 32 * Math.floor(channels / 32));
-});
-
 Deno.test("resolveTarget() with attention alone takes the largest that fits", () => {
   // Attention is a quarter of the weights of this shape, so 0.1 of them are 0.4 of attention: 2 of 4 groups.
   const config = uniformConfig({ kvGroups: 4, queryHeadsPerGroup: 1, ffnChannels: 128 }, 2);
