@@ -43,19 +43,15 @@ export function speedsOf(section: Pick<Section, "rows" | "speeds">): Column[] {
   return section.speeds.toSorted((a, b) => Number(isAsked(b)) - Number(isAsked(a)));
 }
 
-/** A budget that was met, or not quite. */
-export interface Met {
-  /** Removed part of the resource: measured in turns with the dense model for times, counted for the others. */
-  part: number;
-  /** How far the model's time, layers and rest, is above the one asked for, as a part of it; 0 for counts. */
-  off: number;
-}
-
 /** From what share on a time is marked as another than the one asked for. */
 export const MOST_OFF = 0.05;
 
-/** What a row has of its budget; undefined where a budget in time was not timed. */
-export function metBudget({ cell, runs, speedUps }: Row, speeds: readonly Column[]): Met | undefined {
+/** The removed part of a row's resource, counted, or timed in turns with the dense model; and by what part the model's
+ * time, layers and rest, is `off` the one asked for. Undefined where a budget in time was not timed. */
+export function metBudget(
+  { cell, runs, speedUps }: Row,
+  speeds: readonly Column[],
+): { part: number; off: number } | undefined {
   const [budget] = runs.flatMap(({ budget }) => budget ?? []);
   const pass = PASS[cell.budget ?? "parameters"];
   if (budget === undefined || pass === undefined) return { part: realised({ runs }), off: 0 };

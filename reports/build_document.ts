@@ -20,7 +20,7 @@ import { warnings } from "./warnings.ts";
 function tableBlock(section: Section, ranks: Ranking[], id: ResultTableId, title: string): Block[] {
   const table = resultTable(id, section, ranks);
   if (table === null) return [];
-  const notes = tableNotes(id, section, table.rows);
+  const notes = tableNotes(id, section, table);
   return [{
     ...{ kind: "table", id, title, caption: protocolCaption(section), ...table },
     legend: legend(id, table.rows),

@@ -22,6 +22,8 @@ const SPECIAL: Record<string, string> = {
   "×": "$\\times$",
   "≈": "$\\approx$",
   "≤": "$\\leq$",
+  "≥": "$\\geq$",
+  "≠": "$\\neq$",
   "–": "--",
   "…": "\\dots{}",
   "·": "$\\cdot$",

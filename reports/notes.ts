@@ -2,12 +2,12 @@
  *
  * @module
  */
-import { budgetsOf, budgetWords, MOST_OFF } from "./budget.ts";
+import { budgetWords, MOST_OFF } from "./budget.ts";
 import type { ResultTableId, TableCell, TableRow } from "./document.ts";
 import { unique } from "./format.ts";
 import { type Section } from "./sections.ts";
 import { ALPHA, CLEAR, PAIRED_TESTS } from "./paired_tests.ts";
-import { deviceHours } from "./result_tables.ts";
+import { deviceHours, type ResultTable } from "./result_tables.ts";
 import { mixedWords } from "./warnings.ts";
 
 /** Meaning of the signs that a table really has. */
@@ -30,13 +30,20 @@ export function legend(id: ResultTableId, rows: readonly TableRow[]): string[] {
   return signs.flatMap(([shown, text]) => shown ? [`${text}.`] : []);
 }
 
-function qualityNotes(section: Section, rows: readonly TableRow[]): string[] {
+function qualityNotes(section: Section, { columns, rows }: ResultTable): string[] {
+  const has = (id: string) => columns.some((column) => column.id === id);
   const seeds = unique(section.runs.map(({ cell }) => cell.seed));
   const means = section.columns.filter(({ kind }) => kind === "mean-accuracy");
   return [
-    ...budgetsOf(section).every((budget) => budget === "parameters")
-      ? []
-      : [`Met: removed percent of the ${budgetWords(section).long}; times are those of turns with the dense model.`],
+    ...has("met")
+      ? [`Met: removed percent of the ${budgetWords(section).long}; times are those of turns with the dense model.`]
+      : [],
+    ...has("equal-accuracy")
+      ? [
+        "Equal acc.: speed-up at the dense model's accuracy less a point, linear between a method's levels.",
+        "Its interval is that of paired tests of accuracy, not corrected.",
+      ]
+      : [],
     "Removed: percent of the prunable parameters, and of the whole model, as measured.",
     ...seeds.length === 1 ? [`Each cell has one seed (${seeds.join("")}): the spread between seeds is unknown.`] : [],
     "The best of each level is bold, the second best underlined.",
@@ -84,10 +91,10 @@ function costNotes(section: Section): string[] {
 }
 
 /** How to read a table. */
-export function tableNotes(id: ResultTableId, section: Section, rows: readonly TableRow[]): string[] {
+export function tableNotes(id: ResultTableId, section: Section, table: ResultTable): string[] {
   switch (id) {
     case "quality":
-      return qualityNotes(section, rows);
+      return qualityNotes(section, table);
     case "size":
       return [
         "MACs: multiply-accumulates of one sequence of 64 tokens, counted as by LLM-Pruner.",

@@ -3,16 +3,20 @@
  *
  * @module
  */
+import { at } from "../core/util/indexing.ts";
 import { mean } from "../core/util/stats.ts";
 import { budgetsOf, budgetWords, metBudget, MOST_OFF, speedsOf } from "./budget.ts";
 import type { Column } from "./columns.ts";
 import { type ResultTableId, type TableBlock, type TableCell, type TableColumn, textCell } from "./document.ts";
+import { headlineColumns } from "./findings.ts";
 import { count, level, mebibytes, NO_VALUE, operations, percent, seconds, unique, withSpread } from "./format.ts";
 import { type Estimate, isDoubtful } from "./estimates.ts";
+import { ALPHA, pairedTest } from "./paired_tests.ts";
 import { hasRuns, isDense, levelWords, type Row, type Section } from "./sections.ts";
 import { type Ranking, standings } from "./significance.ts";
 
-type Table = Pick<TableBlock, "columns" | "rows">;
+/** Columns and rows of a table of results. */
+export type ResultTable = Pick<TableBlock, "columns" | "rows">;
 
 /** A column with one cell per row. */
 interface Strip extends TableColumn {
@@ -85,6 +89,43 @@ function speedStrips(section: Section, column: Column, isFirst: boolean): Strip[
   return [rate, speedUp];
 }
 
+/** How far below the dense model's accuracy counts as equal. */
+const POINT = 0.01;
+
+/** The speed-up of a method at equal accuracy: where that of the dense model and its `levels`, linear between them,
+ * falls below the line. The interval is that of the paired tests of accuracy, not corrected. */
+function equalAccuracy(dense: Row, levels: readonly Row[], accuracy: Column, speed: Column): TableCell {
+  const pruned = levels.flatMap((row) => {
+    const speedUp = row.speedUps.get(speed.key)?.value;
+    const test = pairedTest(accuracy, row, dense)?.test;
+    return speedUp === undefined || !test ? [] : [{ speedUp, mean: test.mean, ...test.interval(ALPHA) }];
+  }).sort((a, b) => a.speedUp - b.speedUp);
+  const [slowest, fastest] = [pruned.at(0)?.speedUp, pruned.at(-1)?.speedUp];
+  if (slowest === undefined || fastest === undefined) return textCell(NO_VALUE);
+  const models = [{ speedUp: 1, mean: 0, low: 0, high: 0 }, ...pruned];
+  const crossing = (end: "mean" | "low" | "high") => {
+    const below = models.findIndex((model) => model[end] < -POINT);
+    if (below < 0) return Infinity;
+    const [from, to] = [at(models, below - 1), at(models, below)];
+    return from.speedUp + (to.speedUp - from.speedUp) * (from[end] + POINT) / (from[end] - to[end]);
+  };
+  const show = (x: number) => x > fastest ? `≥ ${fastest.toFixed(2)}` : x.toFixed(2);
+  const [value, low] = [crossing("mean"), crossing("low")];
+  if (value < slowest) return textCell("not reached", 0);
+  const spread = low > fastest ? "" : ` [${show(low)}, ${show(crossing("high"))}]`;
+  return { ...textCell(show(value), Math.min(value, fastest)), spread };
+}
+
+/** What each method would need for equal accuracy: the same at all its levels. */
+function equalAccuracyStrips({ dense, pruned }: Section, accuracy: Column, speed: Column): Strip[] {
+  if (dense === undefined) return [];
+  const variants = [...Map.groupBy(pruned, ({ variant }) => variant)];
+  const cells = new Map(variants.map(([name, levels]) => [name, equalAccuracy(dense, levels, accuracy, speed)]));
+  const cell = ({ variant }: Row) => cells.get(variant) ?? textCell(NO_VALUE);
+  const title = `speed-up ${speed.name} at equal accuracy`;
+  return [strip(["equal-accuracy", "equal acc.", `${speed.name}, × dense`, 2], cell, { better: "higher", title })];
+}
+
 /** Metric and unit of a quality column. */
 export function qualityUnit({ kind, metric, isFraction }: Column): string {
   if (kind === "perplexity") return metric.replace("perplexity", "ppl");
@@ -116,7 +157,7 @@ const hasSeveralSeeds = ({ rows }: Section) =>
   rows.some(({ seeds, failures, runs }) => seeds.length > 1 || failures.length > 0 && runs.length > 0);
 
 /** Method and level come first in every table: a failed row has nothing but these. */
-function assemble(section: Section, rest: Strip[]): Table {
+function assemble(section: Section, rest: Strip[]): ResultTable {
   const { rows } = section;
   const strips = [METHOD, askedStrip(section), ...rest];
   const groups = Map.groupBy(rows.filter((row) => !isDense(row)), ({ asked }) => asked);
@@ -146,16 +187,14 @@ const STRIPS: Record<ResultTableId, (section: Section, ranks: Ranking[]) => Stri
   // Perplexity, tasks and mean accuracy.
   quality: (section, ranks) => {
     const columns = section.columns.filter(({ kind, primary }) => kind !== "throughput" && primary);
-    const accuracies = columns.filter(({ kind }) => kind !== "perplexity");
-    const headline = [
-      columns.find(({ kind }) => kind === "perplexity"),
-      accuracies.find(({ kind }) => kind === "mean-accuracy") ?? accuracies[0],
-    ];
     if (columns.length === 0) return [];
-    const [timed] = budgetsOf(section).some((budget) => budget.endsWith("-ms")) ? speedsOf(section) : [];
+    const accuracy = headlineColumns(section).find(({ kind }) => kind !== "perplexity");
+    const headline = [columns.find(({ kind }) => kind === "perplexity"), accuracy];
+    const [speed] = budgetsOf(section).some((budget) => budget.endsWith("-ms")) ? speedsOf(section) : [];
     return [
       ...metStrips(section),
-      ...timed ? speedStrips(section, timed, true).slice(1) : [],
+      ...speed ? speedStrips(section, speed, true).slice(1) : [],
+      ...speed && accuracy ? equalAccuracyStrips(section, accuracy, speed) : [],
       REMOVED,
       ...columns.map((column) => qualityStrip(column, ranks, headline.includes(column))),
       ...hasSeveralSeeds(section) ? [SEEDS] : [],
@@ -183,7 +222,7 @@ const STRIPS: Record<ResultTableId, (section: Section, ranks: Ranking[]) => Stri
 };
 
 /** A table of results; null where it would hold nothing. */
-export function resultTable(id: ResultTableId, section: Section, ranks: Ranking[]): Table | null {
+export function resultTable(id: ResultTableId, section: Section, ranks: Ranking[]): ResultTable | null {
   const strips = STRIPS[id](section, ranks);
   return strips.length === 0 ? null : assemble(section, strips);
 }

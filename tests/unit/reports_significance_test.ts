@@ -1,17 +1,18 @@
-import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertStringIncludes } from "@std/assert";
 import { take } from "../support/values.ts";
 import { at } from "../../core/util/indexing.ts";
 import { createRng } from "../../core/util/rng.ts";
 import { mcnemarTest, signFlipTest } from "../../core/util/stats.ts";
 import type { DoneRecord } from "../../core/schema/schema.ts";
-import { sectionsOf } from "../../benchmarks/commands/reports.ts";
+import { reportOf, sectionsOf } from "../../benchmarks/commands/reports.ts";
+import { toMarkdown } from "../../reports/markdown.ts";
 import type { Section } from "../../reports/sections.ts";
 import { clearSign, type Comparison, resampled, seedCount } from "../../reports/paired_tests.ts";
 import { isClear, type Ranking, rankings, standings } from "../../reports/significance.ts";
 import { doneRecord, sectionOf, sweepRecords } from "../support/reports_fixture.ts";
 
 /** A record whose arc_easy outcomes are given. */
-function withOutcomes(method: string, outcomes: string): DoneRecord {
+function withOutcomes(method: string | null, outcomes: string): DoneRecord {
   const record = doneRecord({ method, sparsity: 0.2, tasks: ["arc_easy"], examples: outcomes.length });
   const value = [...outcomes].filter((c) => c === "1").length / outcomes.length;
   at(record.tasks, 0).metrics = { acc: { value, stderr: 0.01, higherIsBetter: true } };
@@ -149,4 +150,26 @@ Deno.test("tests of windows that depend on their neighbours reject a true zero a
   }
   assert(rejected.alone > 0.1 * repeats, `one by one: ${rejected.alone} of ${repeats}`);
   assert(rejected.blocks < 0.09 * repeats, `in blocks: ${rejected.blocks} of ${repeats}`);
+});
+
+Deno.test("a budget in time shows what each method would need for the dense accuracy less a point", () => {
+  const timed = (method: string | null, speedUp: number, lost: number): DoneRecord => {
+    const record = withOutcomes(method, "1".repeat(60 - lost).padEnd(100, "0"));
+    const times = { samplesMs: [100 / speedUp, 110 / speedUp], denseSamplesMs: [100, 110] };
+    Object.assign(record.cell, { sparsity: speedUp / 10, ...method && { budget: "decode-ms" } });
+    return { ...record, throughput: record.throughput.map((result) => ({ ...result, ...times })) };
+  };
+  const levels = (
+    method: string,
+    ...[first, second]: [number, number]
+  ) => [timed(method, 1.25, first), timed(method, 1.75, second)];
+  const text = toMarkdown(
+    reportOf([timed(null, 1, 0), ...levels("random", 10, 10), ...levels("flap", 0, 10), ...levels("obs", 0, 0)], "Run"),
+  );
+  assertStringIncludes(text, "equal acc. ↑<br>tg128, × dense");
+  // Ten of ten discordant examples lost: Clopper and Pearson's share is at most 1 - 0.025 ** (1 / 10) = 0.3085, so at
+  // least 3.83 points. The first point of 10 between 1.25 and 1.75 is lost at 1.30, the first of 3.83 at 1.38.
+  for (const cell of ["| 1.30 \\[1.30, 1.38\\] |", "| not reached |", "| ≥ 1.75 |"]) {
+    assertEquals(text.split(cell).length - 1, 2, cell);
+  }
 });
