@@ -6,11 +6,10 @@ import { type Corpus, defineCorpus } from "./define.ts";
 
 /** Penn Treebank in two variants whose numbers are not comparable: split and joiner differ between papers. */
 function variant(id: string, paper: string, evaluationSplit: string, joiner: string): Corpus {
+  const joined = `sentences joined by ${JSON.stringify(joiner)}`;
   return defineCorpus({
     id,
-    summary: `Penn Treebank, ${evaluationSplit} split, sentences joined by ${
-      JSON.stringify(joiner)
-    }, as ${paper} reads it`,
+    summary: `Penn Treebank, ${evaluationSplit} split, ${joined}, as ${paper} reads it`,
     source: "Marcus et al. 1993, Computational Linguistics 19(2)",
     licence: "LDC User Agreement for Non-Members",
     hub: { repo: "ptb-text-only/ptb_text_only", config: "penn_treebank" },

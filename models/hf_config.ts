@@ -34,11 +34,9 @@ function findFamily(members: HfMembers): Family {
   const modelType = members.value("model_type");
   const family = FAMILIES.find(({ hf }) => hf.modelType === modelType);
   if (!family) {
-    throw new UsageError(
-      `${path}: model_type ${JSON.stringify(modelType) ?? "(none)"} is not supported: must be ${
-        quoted(FAMILIES.map(({ hf }) => hf.modelType))
-      }`,
-    );
+    const given = JSON.stringify(modelType) ?? "(none)";
+    const known = quoted(FAMILIES.map(({ hf }) => hf.modelType));
+    throw new UsageError(`${path}: model_type ${given} is not supported: must be ${known}`);
   }
   const { architecture, activation = { key: "hidden_act", name: "silu" } } = family.hf;
   const architectures = members.value("architectures");

@@ -34,12 +34,9 @@ function curveOf(points: Curve): Curve {
   const pools: Curve[] = [];
   const meanMs = (pool: Curve) => mean(pool.map(({ ms }) => ms));
   for (const point of points.toSorted((a, b) => a.width - b.width)) {
-    pools.push([point]);
-    for (let last = pools.at(-1)!; pools.length > 1 && meanMs(at(pools, pools.length - 2)) > meanMs(last);) {
-      pools.pop();
-      last = [...pools.pop()!, ...last];
-      pools.push(last);
-    }
+    let pool = [point];
+    while (pools.length > 0 && meanMs(pools.at(-1)!) > meanMs(pool)) pool = [...pools.pop()!, ...pool];
+    pools.push(pool);
   }
   return pools.flatMap((pool) => pool.map(({ width }) => ({ width, ms: meanMs(pool) })));
 }

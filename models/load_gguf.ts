@@ -165,11 +165,8 @@ function readHeads(
   for (const key of ["attention.value_length", "rope.dimension_count"]) {
     const size = members.integer(key, headSize);
     if (size !== headSize) {
-      throw new UsageError(
-        `${file.path}: "${
-          file.metadata.get("general.architecture")
-        }.${key}" ${size} differs from the head size ${headSize}: not supported`,
-      );
+      const name = `"${file.metadata.get("general.architecture")}.${key}"`;
+      throw new UsageError(`${file.path}: ${name} ${size} differs from the head size ${headSize}: not supported`);
     }
   }
   if (headSize % 2 !== 0) throw new FileFormatError(file.path, `the head size is ${headSize}: must be even for RoPE`);

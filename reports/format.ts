@@ -45,6 +45,10 @@ export const capitalised = (text: string): string => text.charAt(0).toUpperCase(
 /** Last part of a path: reports do not show where files lie on a machine. */
 export const baseName = (path: string): string => path.replace(/[/\\]+$/, "").split(/[/\\]/).pop() || path;
 
+/** A path or name as a shell reads it. */
+export const quoted = (text: string): string =>
+  /^[\w./:@%+=,-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
+
 /** Where data came from: a file by its name alone, anything else as it is. */
 export const sourceName = (source: string): string => /^[/\\]|^[A-Za-z]:/.test(source) ? baseName(source) : source;
 

@@ -3,6 +3,7 @@
  * @module
  */
 import { type Section } from "./sections.ts";
+import { quoted } from "./format.ts";
 import { wrapLine } from "./terminal.ts";
 
 /** Where a run and its report lie, as paths that work where the user stands. */
@@ -10,9 +11,6 @@ export interface Places {
   run: string;
   report: string;
 }
-
-/** A path as a shell reads it. */
-const quoted = (path: string): string => /^[\w./:@%+=,-]+$/.test(path) ? path : `'${path.replaceAll("'", `'\\''`)}'`;
 
 /** A run on a model and text of one's own. */
 const OWN_RUN =

@@ -87,12 +87,9 @@ export const validate: Command = {
     if (withoutModel > 0) {
       console.log(`${counted(withoutModel, "cell")} cannot be exported: "${dir}" has no folder "weights"`);
     }
-    console.log(
-      `${counted(records, "sound record")} (${failed} of failed cells), ${
-        counted(weights, "sound file")
-      } of weights, ` +
-        counted(problems.length, "damaged file"),
-    );
+    const sound = `${counted(records, "sound record")} (${failed} of failed cells)`;
+    const files = `${counted(weights, "sound file")} of weights`;
+    console.log(`${sound}, ${files}, ${counted(problems.length, "damaged file")}`);
     return problems.length > 0 ? 1 : 0;
   },
 };

@@ -17,9 +17,8 @@ import type { ThroughputChoice } from "../timing/throughput.ts";
 
 /** What a table is measured of, and on what. */
 interface LatencyJob {
-  of: LatencyTable["of"];
+  of: LatencyTable["of"] & { engine: EngineName };
   model: string;
-  engine: EngineName;
   device?: string;
   /** UUID of the GPU that is used, on CUDA. */
   gpu?: string;
@@ -82,7 +81,7 @@ export async function latencyTable(
 
 /** Runs this file as a program with all threads. */
 async function measureInProcess(job: LatencyJob): Promise<LatencyTable> {
-  const { engine, gpu } = job;
+  const { of: { engine }, gpu } = job;
   const args = [JSON.stringify(job)];
   const { line, errors, success } = await denoOutput({
     ...{ script: import.meta.filename!, args, ffi: engine === "tensorflow" },
@@ -97,8 +96,9 @@ async function measureInProcess(job: LatencyJob): Promise<LatencyTable> {
 }
 
 if (import.meta.main) {
-  const { of, model, engine, device, choice }: LatencyJob = JSON.parse(Deno.args[0] ?? "{}");
-  const loaded = await load(model, { engine, device, arithmetic: of.arithmetic, weights: of.form });
-  console.log(JSON.stringify(await measureLatency(loaded, { budget: of.budget, choice })));
+  const { of, model, device, choice }: LatencyJob = JSON.parse(Deno.args[0] ?? "{}");
+  const { engine, arithmetic, form, budget } = of;
+  const loaded = await load(model, { engine, device, arithmetic, weights: form });
+  console.log(JSON.stringify(await measureLatency(loaded, budget, choice)));
   Deno.exit(0);
 }

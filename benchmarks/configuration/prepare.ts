@@ -174,7 +174,7 @@ async function findTimes(
   const tokens = budget === "decode-ms" ? throughput.decodeTokens : throughput.prefillTokens;
   const cpu = os.cpus()[0]?.model.trim() || "unknown";
   const of = { budget, weights: origin.sha256, form: weights, arithmetic, tokens, batch: throughput.batch };
-  const job = { of: { ...of, engine, library, device: on, cpu }, model, engine, device, choice: throughput };
+  const job = { of: { ...of, engine, library, device: on, cpu }, model, device, choice: throughput };
   return await latencyTable(out, { ...job, gpu: gpus?.[0] }, manner);
 }
 

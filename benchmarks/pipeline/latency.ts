@@ -13,7 +13,6 @@ import { pruneModel } from "../../models/surgery.ts";
 import { type LayerPlan, layerPlan, type LayerShape } from "../../models/units.ts";
 import { modelPasses, type ThroughputChoice, timeInTurns, watchOtherCores } from "../timing/throughput.ts";
 import type { LoadedModel } from "./load.ts";
-import type { StepOptions } from "./step.ts";
 
 /** A model to time: all layers alike. */
 interface Shape extends LayerShape {
@@ -51,10 +50,8 @@ function planOf({ layers }: DecoderConfig, { layers: depth, kvGroups, queryHeads
  * @throws {UsageError} when the lengths exceed the model's positions. */
 export async function measureLatency(
   { model }: Pick<LoadedModel, "model">,
-  { budget, choice, report, signal }: Pick<StepOptions, "report" | "signal"> & {
-    budget: LatencyTable["of"]["budget"];
-    choice: ThroughputChoice;
-  },
+  budget: LatencyTable["of"]["budget"],
+  choice: ThroughputChoice,
 ): Promise<Pick<LatencyTable, "dense" | "points" | "otherCores" | "seconds" | "startedAt">> {
   const { config } = model;
   const pass = budget === "decode-ms" ? "decode" : "prefill";
@@ -65,14 +62,12 @@ export async function measureLatency(
     const { layers, ffnChannels } = shape;
     return { layers, ffnChannels, attentionWeights: attentionWeights(config, shape) };
   };
-  const dense = modelPasses(model, choice, signal)[pass];
-  const shapes = timedShapes(config);
+  const dense = modelPasses(model, choice)[pass];
   const points: LatencyTable["points"] = [];
-  for (const [i, shape] of shapes.entries()) {
-    report?.(`times of layers: model ${i + 1} of ${shapes.length}`);
+  for (const shape of timedShapes(config)) {
     const narrow = await pruneModel(model, planOf(config, shape));
     try {
-      const own = modelPasses(narrow, choice, signal)[pass];
+      const own = modelPasses(narrow, choice)[pass];
       const [denseSamplesMs = [], samplesMs = []] = await timeInTurns(choice.repeats, [dense, own]);
       points.push({ ...sizeOf(shape), samplesMs, denseSamplesMs });
     } finally {

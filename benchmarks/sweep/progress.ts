@@ -72,9 +72,8 @@ function plainLine(event: SweepEvent, counter: string): string | undefined {
     case "end": {
       const skipped = event.skipped > 0 ? `, ${event.skipped} finished earlier` : "";
       const kept = event.kept > 0 ? `, ${event.kept} failed earlier` : "";
-      const outcome = `${counted(event.done, "cell")} done, ${event.failed} failed${skipped}${kept} in ${
-        formatSeconds(event.seconds)
-      }`;
+      const cells = `${counted(event.done, "cell")} done, ${event.failed} failed${skipped}${kept}`;
+      const outcome = `${cells} in ${formatSeconds(event.seconds)}`;
       return event.interrupted ? `Stopped: ${outcome}. Repeat the command to resume.` : outcome;
     }
   }

@@ -91,12 +91,8 @@ export async function sweep(config: RunConfig, options: SweepOptions): Promise<S
   removeTemporaryFiles(out);
   const outdated = outdatedMethods(out, cells);
   if (outdated.length > 0) {
-    note(
-      `${
-        outdated.join(", ")
-      } changed since "${out}" was written: these cells are computed anew, and the old ones leave ` +
-        "the report",
-    );
+    const names = outdated.join(", ");
+    note(`${names} changed since "${out}" was written: they are computed anew, and the old cells leave the report`);
   }
   writeRunFile(run);
 

@@ -150,12 +150,8 @@ export function classifyExit(
   const advice = "run it again with --retry crash, or with another --engine";
   const crash: Classified = { kind: "crash", message: `The cell's process ${how}: ${advice}${said}` };
   // Nothing but the kernel (or a person) sends SIGKILL; a JavaScript heap that is full says so before it aborts.
-  const killed: Classified = {
-    kind: "out-of-memory",
-    message: `The cell's process ${how}, as the kernel does when the machine's memory is full: ${
-      lessMemory(phase)
-    }${said}`,
-  };
+  const full = `The cell's process ${how}, as the kernel does when the machine's memory is full`;
+  const killed: Classified = { kind: "out-of-memory", message: `${full}: ${lessMemory(phase)}${said}` };
   const known = lines.map((line) => classifyWords(line, { phase })).find((one) => one !== undefined);
   const classified = signal === "SIGKILL" ? killed : known ?? crash;
   return { ...classified, exitCode, ...during(phase) };

@@ -13,6 +13,7 @@
 import * as tf from "@tensorflow/tfjs";
 import { giveWay } from "../../core/engine/give_way.ts";
 import { at, entry } from "../../core/util/indexing.ts";
+import { evenlySpaced } from "../../core/util/stats.ts";
 import { counted } from "../../core/util/words.ts";
 import type { TrainingReport } from "../../core/schema/schema.ts";
 import { forward, targetLogProbs } from "../../models/decoder.ts";
@@ -31,13 +32,6 @@ import { unitImportance } from "./importance.ts";
 /** Rounds of the search: how many of the candidates take part, and what part of the run's steps each trains. */
 const ROUNDS = [{ most: 5, part: 1 / 6 }, { most: 2, part: 1 / 3 }];
 
-/** At most `count` whole numbers from `least` to `most`, both included, evenly spaced. */
-export function evenDepths(least: number, most: number, count: number): number[] {
-  const parts = Math.min(count - 1, most - least);
-  if (parts <= 0) return [least];
-  return Array.from({ length: parts + 1 }, (_, i) => least + Math.round(i * (most - least) / parts));
-}
-
 /** The layers to remove, as many as the run asks for, or as many as do best; and the training that choosing took. */
 export async function chooseDepth(
   context: MethodContext<unknown>,
@@ -48,7 +42,8 @@ export async function chooseDepth(
   const ranked = await layersByInfluence(context);
   if (!freeDepth || !learning) return { removed: ranked.slice(0, dropLayers), searched: [] };
   const { batch, tokens, steps: all } = learning.options;
-  let depths = evenDepths(dropLayers, mostLayers(config, target), at(ROUNDS, 0).most);
+  const possible = ranked.keys().toArray().slice(dropLayers, mostLayers(config, target) + 1);
+  let depths = evenlySpaced(possible, at(ROUNDS, 0).most);
   const cost = { steps: 0, seconds: 0 };
   for (const { most, part } of ROUNDS) {
     if (depths.length === 1) break;
@@ -87,8 +82,7 @@ async function trial(
     // Without recovery a choice alone is learned; scales stand for it.
     recover: learning.options.recover === "none" ? "scales" as const : learning.options.recover,
   };
-  const { units, budget, resource, ffnMultiple, uniform } = target;
-  const decisive = { options, windows: hashWindows(learning.windows), units, budget, resource, ffnMultiple, uniform };
+  const decisive = { options, windows: hashWindows(learning.windows), target };
   const kept = await inner.remember(`mask-prune trial ${JSON.stringify(decisive)}`, async () => {
     const importance = await unitImportance(inner);
     const small = await pruneModel(model, keepWidths(importance.map(({ scores }) => scores), target.uniform));

@@ -99,11 +99,8 @@ export function readRope(
       return { base, scaling };
     }
   }
-  throw new UsageError(
-    `${rope.path}: RoPE type ${
-      JSON.stringify(type)
-    } is not supported: must be default, linear, dynamic, llama3 or yarn`,
-  );
+  const given = `${rope.path}: RoPE type ${JSON.stringify(type)}`;
+  throw new UsageError(`${given} is not supported: must be default, linear, dynamic, llama3 or yarn`);
 }
 
 /** In `layer_types`: a layer with a window. */

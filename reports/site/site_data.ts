@@ -10,7 +10,7 @@ import { BUDGET_WORDS } from "../budget.ts";
 import type { Column } from "../columns.ts";
 import { failureFacts } from "../details.ts";
 import { boundsOf, type Estimate } from "../estimates.ts";
-import { level } from "../format.ts";
+import { level, quoted } from "../format.ts";
 import { PAPER_TABLE, publishedRows } from "../paper/published.ts";
 import { colours } from "../palette.ts";
 import { placeWords, protocol, protocolCaption } from "../protocol.ts";
@@ -70,8 +70,6 @@ function valueOf(estimate: Estimate, text: { text: string; spread: string }) {
 
 /** Most points of a training curve. */
 const CURVE_POINTS = 60;
-
-const quoted = (text: string) => /^[\w./+:@=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 
 type LayerWidths = DoneRecord["size"]["layers"][number];
 

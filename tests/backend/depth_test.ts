@@ -1,8 +1,8 @@
 import { assertEquals } from "@std/assert";
 import { at } from "../../core/util/indexing.ts";
+import { evenlySpaced } from "../../core/util/stats.ts";
 import { onDepth } from "../../methods/_shared/depth.ts";
 import type { Statistics } from "../../methods/define.ts";
-import { evenDepths } from "../../methods/mask_prune/structure.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import { expectedTensors, memorySource } from "../../models/config.ts";
 import { disposeCache } from "../../models/decode.ts";
@@ -75,6 +75,5 @@ testOnEngines("mask-prune removes the layers that do nothing, and reports the se
     ["search", 3 + 2 * 2, 12 * (3 + 2 * 2)],
     ["learning", 6, 12 * 6],
   ]);
-  assertEquals(evenDepths(0, 9, 5), [0, 2, 5, 7, 9]);
-  assertEquals([evenDepths(2, 3, 5), evenDepths(4, 4, 5)], [[2, 3], [4]]);
+  assertEquals([evenlySpaced([...Array(10).keys()], 5), evenlySpaced([2, 3], 5)], [[0, 2, 5, 7, 9], [2, 3]]);
 });

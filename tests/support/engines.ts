@@ -69,11 +69,10 @@ export function assertClose(
     if (place < 0 || !(excess <= worst)) [worst, place] = [excess, i];
   }
   if (wrong === 0) return;
+  const difference = Math.abs(at(actual, place) - at(expected, place));
   throw new AssertionError({
     message: `${what}: ${wrong} of ${expected.length} differ by more than ${atol} + ${rtol} |expected|; the largest ` +
-      `difference is ${Math.abs(at(actual, place) - at(expected, place))} at ${place}: ${actual[place]} must be ${
-        expected[place]
-      }`,
+      `difference is ${difference} at ${place}: ${actual[place]} must be ${expected[place]}`,
   });
 }
 

@@ -327,9 +327,8 @@ export function markdown({ engine, onGpu, smallest }: Check, outcomes: Outcome[]
     `Device: ${engine.device}. Engine: ${engine.name}, ${engine.library}. ${smallest ? "Smallest" : "Full"} size.`,
     ...onGpu ? [] : [NOT_SHOWN],
     "",
-    `${of("holds").length} steps hold, ${failed.length} failed, ${skipped.length} were skipped, in ${
-      minutes.toFixed(1)
-    } minutes.`,
+    `${of("holds").length} steps hold, ${failed.length} failed, ${skipped.length} were skipped.`,
+    `The check took ${minutes.toFixed(1)} minutes.`,
     "",
     ...failed.length === 0 ? [] : ["## Failed", "", ...list(failed), ""],
     "## Found",

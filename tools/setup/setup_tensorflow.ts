@@ -70,13 +70,11 @@ const linked = (tensorflow: string) => [
 /** Compiles a shared library into place, and replaces one that a running program holds rather than writing into it. */
 async function compile(output: string, flags: string[]): Promise<void> {
   const partial = `${output}.partial`;
+  const name = output.split("/").at(-1);
   await runCommand(
     Deno.env.get("CXX") ?? "g++",
     ["-fPIC", "-shared", "-std=c++17", ...flags, "-o", partial],
-    `${
-      output.split("/").at(-1)
-    } did not compile: a C++17 compiler is needed (Debian: \`apt-get install g++\`; or name ` +
-      "one in CXX)",
+    `${name} did not compile: a C++17 compiler is needed (Debian: \`apt-get install g++\`; or name one in CXX)`,
   );
   await Deno.rename(partial, output);
 }
