@@ -1,13 +1,13 @@
-/** Contribution: a unit is worth the energy that it adds to the residual stream.
+/** Contribution: scores a unit by the energy that it adds to the residual stream.
  *
- * Paper: An et al. 2023, arXiv:2312.11983 (FLAP), section 3.2: its WIFV without the centring, so that a channel that
- * is large and constant counts too.
+ * Paper: An et al. 2023, arXiv:2312.11983 (FLAP), section 3.2: WIFV without the centring, so that large constant
+ * channels count too.
  *
  * Shapes: for each input column j of the output and down projections, with weight W `[in, out]`, the score is `sum_i
  * W_ji^2 mean(x_j^2)` over calibration tokens: [L][H K] and [L][F]. A head's score is the sum over its K columns.
  *
- * Cost: one forward pass over calibration. Deviations from the paper: the mean is not subtracted, no bias makes up
- * for removed units, and every layer has the same width.
+ * Cost: one forward pass over calibration. Deviations from the paper: the mean is not subtracted, no bias replaces
+ * removed units, and every layer has the same width.
  *
  * @module
  */
