@@ -24,7 +24,7 @@ function arcTask(id: string, config: string, which: string): Task {
   return defineTask({
     id,
     version: 1,
-    summary: `${config}: grade-school science questions, the ${which} ones`,
+    summary: `${config}: ${which} grade-school science questions`,
     source: "Clark et al. 2018, arXiv:1803.05457",
     licence: "CC-BY-SA-4.0",
     hub: { repo: "allenai/ai2_arc", config },

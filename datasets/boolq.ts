@@ -5,7 +5,7 @@ import { choicesAfter, defineTask, type Task } from "./define.ts";
 export const boolq: Task = defineTask({
   id: "boolq",
   version: 2,
-  summary: "BoolQ: is the answer to a question about a passage yes or no",
+  summary: "BoolQ: yes/no questions about a passage",
   source: "Clark et al. 2019, arXiv:1905.10044",
   licence: "CC-BY-SA-3.0",
   hub: { repo: "aps/super_glue", config: "boolq" },

@@ -80,7 +80,7 @@ export async function drawCalibration(
     if (windows.length === sequences) return { windows, dataset };
     throw new UsageError(
       `The calibration text of "${corpus.id}" (${dataset.source}) has ${windows.length} records of ${tokens} tokens ` +
-        `or more, and distinct-rows needs ${sequences}: use fewer or shorter windows, or more text`,
+        `or more, but distinct-rows needs ${sequences}: use fewer or shorter windows, or more text`,
     );
   }
   if (corpus.calibrationJoiner !== undefined) {

@@ -41,7 +41,7 @@ export function drawFewshot(
 ): number[][] {
   const needed = count + (excludes ? 1 : 0);
   if (pool.length < needed) {
-    throw new UsageError(`${count} examples in the prompt need a pool of ${needed}: current ${pool.length}`);
+    throw new UsageError(`${count} few-shot examples need a pool of ${needed}: current ${pool.length}`);
   }
   const random = createPythonRandom(FEWSHOT_SEED);
   const all = [...pool.keys()];
@@ -53,7 +53,7 @@ export function drawFewshot(
     if (drawn.length === count) return drawn;
     const others = all.filter(isOther);
     if (others.length < count) {
-      throw new UsageError(`${count} examples in the prompt need as many different ones: current ${others.length}`);
+      throw new UsageError(`${count} few-shot examples need as many different ones: current ${others.length}`);
     }
     return random.sample(others.length, count).map((index) => at(others, index));
   });

@@ -99,7 +99,7 @@ async function fetchFile(
       if (isWhole(link, entry)) return;
       Deno.removeSync(Deno.realPathSync(link));
       Deno.removeSync(link);
-      problem = new FileFormatError(`${repo}/${entry.path}`, "the data and checksum that the Hub sends do not match");
+      problem = new FileFormatError(`${repo}/${entry.path}`, "the data does not match the checksum of the Hub");
     } catch (error) {
       problem = error;
     }

@@ -56,8 +56,8 @@ function layersToRemove(config: DecoderConfig, target: BudgetTarget, ranked: Ite
   }
   if (removed.length === config.layers.length) {
     throw new UsageError(
-      `block-influence removes whole layers, and sparsity ${target.sparsity} takes all ${removed.length}: ` +
-        `ask for at most ${(Math.floor(100 * (removed.length - 1) / removed.length) / 100).toFixed(2)}`,
+      `block-influence removes whole layers, and sparsity ${target.sparsity} would remove all ${removed.length}: ` +
+        `use at most ${(Math.floor(100 * (removed.length - 1) / removed.length) / 100).toFixed(2)}`,
     );
   }
   return removed;

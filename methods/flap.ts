@@ -48,13 +48,13 @@ import { COLUMN_METRICS, columnScores, scoresOfColumns } from "./_shared/scoring
 
 const options = z.strictObject({
   structure: z.enum(["AL-AM", "AL-MM", "UL-MM", "UL-UM"]).default("AL-AM").describe(
-    "U uniform, A adaptive or M manual, followed by L (across layers) or M (across modules)",
+    "across layers: uniform (UL) or adaptive (AL); across attention and FFN: uniform (UM), manual (MM) or adaptive (AM)",
   ),
   metric: z.enum(COLUMN_METRICS).default("WIFV").describe(
     "weighted input feature variance, weighted input feature norm, or input feature variance",
   ),
   variance: z.enum(["running", "exact"]).default("running").describe(
-    "running: the update of the authors' code, which drops the first window; exact: around the mean of all tokens",
+    "running: as the authors' code, which skips the first window; exact: over all tokens",
   ),
   biasCompensation: z.boolean().default(true).describe(
     "add W_removed mean(x_removed) as a bias, as published; the exported model then has biases",
@@ -105,7 +105,7 @@ export async function compensation(
 export const flap: Method = defineMethod({
   id: "flap",
   version: 1,
-  summary: "Removes the units whose output fluctuates least; widths per layer are searched (AL) or uniform (UL)",
+  summary: "Removes the units whose output fluctuates least; widths of layers are adaptive (AL) or uniform (UL)",
   source: "An et al. 2023, arXiv:2312.11983, section 3",
   display: { order: 5, colour: "#E69F00" },
   kind: "one-shot",
@@ -116,7 +116,7 @@ export const flap: Method = defineMethod({
   check(_config, _target, options, { compensate }) {
     if (!options.biasCompensation || (compensate ?? "none") === "none") return;
     throw new UsageError(
-      `its biases and --compensate ${compensate} make up for the same loss twice: give flap:biasCompensation=false ` +
+      `its biases and --compensate ${compensate} correct the same loss twice: use flap:biasCompensation=false ` +
         "or --compensate none",
     );
   },

@@ -39,7 +39,7 @@ import { taylorScores } from "./_shared/taylor.ts";
 
 const options = z.strictObject({
   uniform: z.boolean().default(true).describe("one width for all layers; false: one ranking over layers and types"),
-  steps: z.number().int().positive().default(14).describe("removals on the way to 70 % sparsity; the paper has 112"),
+  steps: z.number().int().positive().default(14).describe("pruning steps to 70 % sparsity; the paper's is 112"),
 });
 type Options = z.infer<typeof options>;
 
@@ -47,7 +47,7 @@ type Options = z.infer<typeof options>;
 export const gisp: Method<typeof options> = defineMethod({
   id: "gisp",
   version: 1,
-  summary: "Removes units in many small steps by the first-order importance of the model that is left",
+  summary: "Removes units in many small steps, by first-order importance of the current model",
   source: "Wang et al. 2025, arXiv:2510.18030, section 3",
   display: { order: 9, colour: "#2F7F8F" },
   kind: "one-shot",

@@ -39,8 +39,10 @@ import { defineMethod, type Method, type MethodContext } from "./define.ts";
 
 const options = z.strictObject({
   uniform: z.boolean().default(true).describe("one width for all layers; false: one ranking over layers and types"),
-  gateRate: z.number().positive().default(0.01).describe("Adam's rate of the scores"),
-  freeze: z.number().gt(0).max(1).default(0.8).describe("part of the steps that learn the choice; the rest trains"),
+  gateRate: z.number().positive().default(0.01).describe("Adam's learning rate of the scores"),
+  freeze: z.number().gt(0).max(1).default(0.8).describe(
+    "fraction of the steps that learn the choice; the others train",
+  ),
 });
 type Options = z.infer<typeof options>;
 

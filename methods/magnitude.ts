@@ -38,7 +38,7 @@ export const magnitude: Method = defineMethod({
     ...keptLayers,
     norm: z.enum(["l1", "l2"]).default("l2").describe("power of the weights"),
     scope: z.enum(["group", "output"]).default("group").describe(
-      "group: every matrix that loses a row or column, as in LLM-Pruner; output: the output matrix alone, as in FLAP",
+      "group: all matrices of a unit, as in LLM-Pruner; output: only the output matrix, as in FLAP",
     ),
   }),
   uniformLayers: prunesAllLayers,

@@ -41,11 +41,11 @@ import { defineMethod, type Method, type MethodContext } from "./define.ts";
 
 const part = z.number().min(0).max(1);
 const options = z.strictObject({
-  uniform: z.boolean().default(false).describe("one width for all layers that stay; false: searched layer by layer"),
-  layers: part.default(0.44).describe("part of the removal that whole layers make"),
-  channels: part.default(0.52).describe("part that FFN channels make; attention units make the rest"),
-  step: part.default(0.093).describe("part of a layer's channels that goes at once; the paper's 1024 of 11008"),
-  windows: z.number().int().positive().default(16).describe("calibration windows that each candidate is scored on"),
+  uniform: z.boolean().default(false).describe("one width for all kept layers; false: searched layer by layer"),
+  layers: part.default(0.44).describe("fraction of the removed parameters in whole layers"),
+  channels: part.default(0.52).describe("fraction of them in FFN channels; the rest is in attention units"),
+  step: part.default(0.093).describe("fraction of a layer's channels removed per step; the paper's 1024 of 11008"),
+  windows: z.number().int().positive().default(16).describe("calibration windows to score each candidate"),
 });
 type Options = z.infer<typeof options>;
 
@@ -53,7 +53,7 @@ type Options = z.infer<typeof options>;
 export const multipruner: Method<typeof options> = defineMethod({
   id: "multipruner",
   version: 1,
-  summary: "Removes layers, then channels, then attention units, each time what raises the loss least",
+  summary: "Removes layers, then channels, then attention units, always the candidate that raises the loss least",
   source: "Muñoz et al. 2025, arXiv:2501.09949",
   display: { order: 8, colour: "#8A6D1F" },
   kind: "one-shot",

@@ -105,8 +105,8 @@ export function createUploader(
   const isStored = weights === "stored";
   if (isStored && !currentEngine().decoderOps) {
     throw new EngineError(
-      `Engine "${currentEngine().name}" on ${currentEngine().device} holds weights in f32 only: give --weights f32, ` +
-        "or use the tensorflow engine on the CPU",
+      `Engine "${currentEngine().name}" on ${currentEngine().device} holds only f32 weights: use --weights f32, ` +
+        "or the tensorflow engine on the CPU",
     );
   }
   const read = collectingReader(source);

@@ -18,7 +18,7 @@ export function openLayerwise(source: WeightSource, weights?: WeightForm): Decod
     config: source.config,
     ...rest(),
     get layers(): never {
-      throw new UsageError("Only one layer of the model is held at a time: leave --layerwise out");
+      throw new UsageError("Only one layer of the model is on the device at a time: leave out --layerwise");
     },
     readLayer: layer,
   };

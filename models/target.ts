@@ -184,8 +184,8 @@ export function resolveTarget(
   const most = mostLayers(config, target);
   if (dropLayers !== undefined && dropLayers > most) {
     throw new UsageError(
-      `Removing ${dropLayers} of ${config.layers.length} layers removes more than sparsity ${sparsity} asks for: ` +
-        `give --drop-layers ${most} or less`,
+      `Removing ${dropLayers} of ${config.layers.length} layers removes more than sparsity ${sparsity}: ` +
+        `use --drop-layers ${most} or less`,
     );
   }
   const depths = freeDepth ? config.layers.keys() : [dropLayers ?? 0];

@@ -109,8 +109,8 @@ function measureWords(name: string): [string, string] {
 function notes({ notThePapers, differences, rows, missing }: BesidePaper): string[] {
   return [
     ...notThePapers.length > 0 ? [`This is not the paper's experiment: ${notThePapers.join("; ")}.`] : [],
-    "Each cell holds our number, the paper's, and ours minus the paper's.",
-    ...differences.map((text) => `Different in any case: ${text}.`),
+    "Each cell shows our number, the paper's, and the difference (ours minus the paper's).",
+    ...differences.map((text) => `Difference from the paper: ${text}.`),
     ...missing.length > 0 ? [`This run has no cell for these rows of the paper: ${missing.join(", ")}.`] : [],
     ...unique(rows.map(({ published }) => published.source)).map((source) => `Published numbers: ${source}.`),
   ];

@@ -22,7 +22,7 @@ export function renderNextSteps(sections: readonly Section[], { run, report }: P
   const steps: [command: string | false | undefined, gives: string][] = [
     [quoted(`${report}/report.html`), "the whole report, with charts, for a browser"],
     [own && `deno task bench export ${own.id} --run ${quoted(run)} --format hf`, "a pruned model for transformers"],
-    [sections.some(({ demonstration }) => demonstration) && OWN_RUN, "the same with a model of yours"],
+    [sections.some(({ demonstration }) => demonstration) && OWN_RUN, "the same with your own model"],
   ];
   const lines = steps.flatMap(([command, gives]) =>
     command ? [`  ${command}\n      ${wrapLine(gives, width - 6, "      ")}`] : []

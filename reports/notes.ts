@@ -25,7 +25,10 @@ export function legend(id: ResultTableId, rows: readonly TableRow[]): string[] {
     [has(({ sign }) => sign === "≈"), "≈ not clearly worse than the best"],
     [has(({ sign }) => sign === "*" || sign === "≈"), CLEAR.slice(0, -1)],
     [has(({ sign }) => sign === "?"), "? speed-up in doubt: its error interval contains 1, or spans a factor of 4"],
-    [has(({ sign }) => sign === "≠"), `≠ the model's time is more than ${100 * MOST_OFF} % off the one asked for`],
+    [
+      has(({ sign }) => sign === "≠"),
+      `≠ the model's time differs by more than ${100 * MOST_OFF} % from the requested time`,
+    ],
   ];
   return signs.flatMap(([shown, text]) => shown ? [`${text}.`] : []);
 }
@@ -36,12 +39,12 @@ function qualityNotes(section: Section, { columns, rows }: ResultTable): string[
   const means = section.columns.filter(({ kind }) => kind === "mean-accuracy");
   return [
     ...has("met")
-      ? [`Met: removed percent of the ${budgetWords(section).long}; times are those of turns with the dense model.`]
+      ? [`Met: percent removed of the ${budgetWords(section).long}; times alternate with the dense model's.`]
       : [],
     ...has("equal-accuracy")
       ? [
-        "Equal acc.: speed-up at the dense model's accuracy less a point, linear between a method's levels.",
-        "Its interval is that of paired tests of accuracy, not corrected.",
+        "Equal acc.: interpolated speed-up at which accuracy is one point below the dense model's.",
+        "Its interval comes from paired tests of accuracy, not corrected.",
       ]
       : [],
     "Removed: percent of the prunable parameters, and of the whole model, as measured.",

@@ -50,7 +50,7 @@ export async function writePaperFigures(
   const captions: string[] = [];
   const list = join(outFolder, "captions.md");
   if (!ifThere(() => Deno.readTextFileSync(list), "**").startsWith("**")) {
-    throw new UsageError(`"${list}" is not of earlier figures: move it, or give another folder`);
+    throw new UsageError(`"${list}" does not belong to earlier figures: move it, or use another folder`);
   }
   const write = (name: string, content: string): string => {
     const path = join(outFolder, name);

@@ -38,7 +38,7 @@ function realisedWords(section: Section): string[] {
     const parts = rows.map(realised);
     const [low, high] = [Math.min(...parts), Math.max(...parts)];
     return high - low < 0.01 ? [] : [
-      `At ${level(asked)} asked, methods really removed ${percent(low)} to ${percent(high)} % of the ` +
+      `At ${level(asked)} asked, methods removed ${percent(low)} to ${percent(high)} % of the ` +
       `${budgetWords(section).long}. A method that removed less has an advantage.`,
     ];
   });
@@ -83,8 +83,8 @@ function ownTrainingWords({ pruned }: Section): string[] {
   return pruned.flatMap(({ label, asked, runs }) => {
     const words = unique(runs.flatMap(ownTraining)).join("; ");
     return words === "" ? [] : [
-      `${label} at ${level(asked)} was not trained as the run asks: ${words}. ` +
-      "Differences from other methods may come from that.",
+      `${label} at ${level(asked)} was not trained as requested: ${words}. ` +
+      "Differences from other methods may come from this.",
     ];
   });
 }
@@ -101,7 +101,7 @@ function tokenWords(section: Section): string[] {
     );
     return [
       `At ${level(asked)} asked, methods trained on unequal numbers of tokens: ${parts.join("; ")}. ` +
-      "A method that saw more has an advantage.",
+      "A method with more tokens has an advantage.",
     ];
   });
 }

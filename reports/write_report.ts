@@ -42,7 +42,7 @@ function checkFolder(folder: string): void {
   const found = FILES.filter((name) => existsSync(join(folder, name)));
   if (found.length === 0 || found.length === FILES.length || isRunsOwn(folder)) return;
   throw new UsageError(
-    `"${join(folder, found[0] ?? "")}" is not of an earlier report: move it, or give another folder`,
+    `"${join(folder, found[0] ?? "")}" does not belong to an earlier report: move it, or use another folder`,
   );
 }
 

@@ -59,7 +59,7 @@ export async function keptModel(
   }
   if (!changedWeights) return await pruneModel(dense, plan);
   if (!rebuild) {
-    throw new UsageError("Cannot rebuild the cell's model: the run kept nothing of it. Run it in another folder.");
+    throw new UsageError("Cannot rebuild the cell's model: the run did not store it. Run the cell in another folder.");
   }
   const kept = openRebuild(out, { ...record, rebuild }, dense.config);
   step.report?.("rebuild");

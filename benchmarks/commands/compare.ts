@@ -7,8 +7,8 @@ import { type Command, type Flags, textFlag } from "./command.ts";
 import { recordsToReport } from "./report.ts";
 
 const HELP =
-  `Compares runs with the first one, cell by cell. Of a single run, compares the methods at each level. Only results on
-the same data are compared, with paired tests. Prints Markdown.
+  `Compares each run with the first, cell by cell. With one run, compares its methods at each level. Only results on the
+same data are compared, with paired tests. Prints Markdown.
 
 Usage: deno task bench compare DIR OTHER [MORE ...]
        deno task bench compare DIR [--pair METHOD,METHOD]
@@ -24,7 +24,7 @@ async function compareFolders([dir, ...others]: readonly string[], flags: Flags)
   const [first, second, ...more] = pair?.split(",").map((name) => name.trim()) ?? [];
   if (pair !== undefined && (!first || !second || more.length > 0 || others.length > 0)) {
     throw new UsageError(
-      `--pair takes two methods of one run, as in \`bench compare DIR --pair flap,obs\`: current ${pair}`,
+      `--pair must be two methods of one run, such as \`bench compare DIR --pair flap,obs\`: current ${pair}`,
     );
   }
   const [{ sectionsOf }, { compareMethods, compareRuns }] = await Promise.all([

@@ -168,9 +168,9 @@ function estimateText(estimate: RunEstimate, place: Awaited<ReturnType<typeof pl
     "",
     table([["cell", "parameters", "memory", "fits", "time"], ...rows]),
     "",
-    `Remaining: at least ${formatSeconds(total)}. Time is arithmetic alone, at the rate of matrix products measured ` +
-    `here, ${(place.flopsPerS / 1e9).toFixed(0)} GFLOP/s.`,
-    "Memory is weights, activations and shared statistics. Statistics of a method's own are not counted.",
+    `Remaining: at least ${formatSeconds(total)}. Time counts only arithmetic, at the measured rate of matrix ` +
+    `products, ${(place.flopsPerS / 1e9).toFixed(0)} GFLOP/s.`,
+    "Memory counts weights, activations and shared statistics, but not a method's own statistics.",
   ].join("\n");
 }
 

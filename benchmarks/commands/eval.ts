@@ -26,7 +26,7 @@ const KEYS = [
 const JOINED = ["perplexity", "tasks", "taskFile", "checkpoints"] as const;
 
 const help = () =>
-  `Adds measurements to the finished cells of a run, or a model that was pruned elsewhere (--label) to its tables.
+  `Adds measurements to the finished cells of a run. With --label, adds a model that was pruned elsewhere.
 
 Usage: deno task bench eval DIR [FLAGS]
        deno task bench eval --model PATH --dense PATH --label NAME --out DIR [FLAGS]
@@ -37,7 +37,7 @@ ${
       ["--label NAME", "name of the model at --model, a pruned version of the dense one"],
       ["--dense PATH", "the dense model (default: that of the run in --out)"],
       ...flagRows(KEYS, { withDefaults: false }),
-      ["--remeasure", "let --limit and --num-fewshot replace results of the run's tasks: of those named, or of all"],
+      ["--remeasure", "let --limit and --num-fewshot replace existing results of the tasks in --tasks (default: all)"],
       ...MANNER_ROWS,
     ])
   }

@@ -33,7 +33,7 @@ Flags:
   --pad           pad layers of unequal width with zeros to the widest: same outputs, larger file
   --model PATH    the dense model (default: the path in the record)
 
-Weights that a cell changed are rebuilt from what its run kept, on the run's engine.
+Changed weights are rebuilt from the files of the run, on the run's engine.
 
 Exit codes: 0 done, 2 the model cannot be exported`;
 

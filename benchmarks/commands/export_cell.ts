@@ -68,7 +68,7 @@ async function cellSource(record: DoneRecord, source: WeightSource, out: string)
   const { parameters } = modelSize(pruned.config, source.config);
   if (!record.changedWeights && parameters === record.size.parameters) return pruned;
   throw new UsageError(
-    `Cell "${cellName(record)}" has weights that its method changed, and the run did not keep them: ` +
+    `Cell "${cellName(record)}" has changed weights that the run did not store: ` +
       "`bench eval DIR --keep-weights` rebuilds and stores them",
   );
 }

@@ -12,11 +12,10 @@ const HELP = `Joins runs of one model, such as parts of a run from several machi
 Usage: deno task bench merge OUT DIR DIR...
 
 Runs are refused if model weights, data, engine, arithmetic or training differ. Methods, levels, seeds and measurements
-may differ. A cell in several runs is kept once if its results are equal; otherwise both records are named. Throughput
-stays with the machine that measured it.
+may differ. A cell in several runs is kept once if its results are equal; otherwise the merge is refused.
 
-\`bench report\`, \`eval\` and \`export\` work on OUT. \`bench eval OUT\` asks for every method at every level with every seed,
-and runs the cells that no folder had.
+\`bench report\`, \`eval\` and \`export\` work on OUT. \`bench eval OUT\` also runs missing combinations of method, level and
+seed.
 
 Exit codes: 0 done, 2 the runs cannot be merged`;
 

@@ -19,12 +19,12 @@ Usage: deno task bench report DIR [FLAGS]
 Flags:
   --title TITLE    title of the report (default: the run's name)
   --to FOLDER      folder for the report (default: DIR/report)
-  --figures paper  only figures for a paper, in DIR/report/paper: SVG and PDF without titles, which are in captions.md
+  --figures paper  only figures for a paper, in DIR/report/paper: SVG and PDF; titles are in captions.md
 
 Figures for a paper:
-  --columns 1|2    columns of a page that a figure is wide (default: 1)
+  --columns 1|2    width of a figure in page columns (default: 1)
   --methods LIST   methods in the order of the legend; others are left out
-  --dots           a dot for every seed in charts against sparsity`;
+  --dots           show every seed as a dot in charts against sparsity`;
 
 /** Names of cells in a note. */
 const SHOWN_NAMES = 5;
@@ -102,7 +102,7 @@ async function writeFigures(dir: string, title: string, to: string, flags: Flags
 /** `bench report`. */
 export const report: Command = {
   usage: "DIR",
-  summary: "write the report of a run again from its records",
+  summary: "rewrite the report of a run from its records",
   help: () => HELP,
   flags: { string: ["title", "to", "figures", "columns", "methods"], boolean: ["dots"], positional: 1 },
   run: async (flags) => {

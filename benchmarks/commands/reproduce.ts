@@ -118,7 +118,7 @@ function ownResults(record: DoneRecord, hashes?: DataHashes): DoneRecord {
   const found = [hashes, undefined].map((own) => askedResults(record, cell, own)).find(({ perplexity, tasks }) =>
     perplexity.length === cell.perplexity.length && tasks.length === cell.tasks.length
   );
-  if (!found) throw new UsageError("The record lacks results that its cell asks for: run the cell in another folder");
+  if (!found) throw new UsageError("The record lacks results that its cell requests: run the cell in another folder");
   return found;
 }
 
@@ -176,8 +176,8 @@ async function runAgain(
 }
 
 const HELP =
-  `Runs the cell of a record again, without throughput, and prints which results differ. The results are equal bit
-for bit on wasm with the same versions, and on native engines on the same machine with as many threads.
+  `Runs the cell of a record again, without throughput, and prints which results differ. Results are bit-identical
+on wasm with the same versions, and on native engines with the same machine and number of threads.
 
 Usage: deno task bench reproduce RECORD [FLAGS]
 

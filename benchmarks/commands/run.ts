@@ -87,15 +87,15 @@ export async function runConfig(config: RunConfig, manner: RunManner): Promise<n
 }
 
 function runHelp(): string {
-  return `Runs a sweep: one cell for the dense model, and one for each method, sparsity and seed. A cell is a process of its own.
-Run the same command again to resume: finished cells are skipped, failed cells are retried.
+  return `Runs a sweep: one cell for the dense model, and one for each method, sparsity and seed. Each cell runs in its own process.
+Repeat the command to resume: finished cells are skipped, failed cells are retried.
 
 Usage: deno task bench run [--preset NAME | --config FILE] [FLAGS]
 
 Flags:
 ${
     columns([
-      ["--preset NAME", "a configuration that comes with the program, see `bench ls presets`"],
+      ["--preset NAME", "a bundled configuration, see `bench ls presets`"],
       [
         "--config FILE",
         "YAML file whose keys are these flags in camelCase; paths in it are relative to its folder; flags override it",

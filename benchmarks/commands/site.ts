@@ -14,14 +14,14 @@ import { recordsToReport } from "./report.ts";
 
 const HELP =
   `Writes one page over several runs: filters, charts, a table with paired differences from a baseline, and every
-cell with its commands. The folder opens from a file or from any web server, and loads nothing from elsewhere.
+cell with its commands. The page opens from a file or any web server, and loads no files from elsewhere.
 
 Usage: deno task bench site DIR... --out FOLDER
 
 Flags:
   --out FOLDER   folder for the page (default: site)
 
-Examples that a run logged (--log-samples) can be compared on the page.`;
+The page can compare examples that runs logged (--log-samples).`;
 
 /** What the page shows of a logged example. */
 function exampleOf({ arguments: requests, filtered_resps, target, ...sample }: LmEvalSample) {
@@ -70,7 +70,7 @@ async function writePage(dirs: readonly string[], out: string): Promise<void> {
     import("../../reports/site/write_site.ts"),
   ]);
   if (isThere(join(out, "index.html")) && !isThere(join(out, "data.js"))) {
-    throw new UsageError(`"${join(out, "index.html")}" is not of an earlier page: choose another --out`);
+    throw new UsageError(`"${join(out, "index.html")}" does not belong to an earlier page: choose another --out`);
   }
   const names = namesOf(dirs);
   const found = dirs.map((dir, i) => {

@@ -5,12 +5,12 @@
 import { UsageError } from "../../core/util/errors.ts";
 import { choiceOf, type Command, textFlag } from "./command.ts";
 
-const HELP = `Times models in our engine and in llama.cpp in turns, with the same files, threads and repeats.
+const HELP = `Times models alternately in our engine and in llama.cpp, with the same files, threads and repeats.
 
 Usage: deno task bench throughput DIR --engine llama.cpp [FLAGS]
 
-The finished cells of a run are timed, dense and pruned, on the run's engine. Both programs use the CPU. They hold the
-dense model and one other at a time. Cells with layers of unequal width are left out.
+The dense and pruned cells of a run are timed on the run's engine. Both programs use the CPU and hold the dense model
+and one other at a time. Cells with layers of unequal width are left out.
 
 Flags:
   --engine NAME        llama.cpp, through node-llama-cpp, which is downloaded on first use

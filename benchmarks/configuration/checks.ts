@@ -54,7 +54,9 @@ export function checkLayerwise(config: RunConfig): void {
     units.includes("layers") && "--units layers",
   ].find((what) => what);
   if (needsAll) {
-    throw new UsageError(`--layerwise holds one layer at a time, but ${needsAll} needs all: leave one of them out`);
+    throw new UsageError(
+      `--layerwise holds one layer at a time, but ${needsAll} needs all layers: leave out one of them`,
+    );
   }
 }
 
@@ -118,7 +120,7 @@ export function checkGpus(jobs: number, gpus: number): void {
   if (jobs <= Math.max(1, gpus)) return;
   throw new UsageError(
     gpus === 0
-      ? `--jobs ${jobs} needs a GPU for each cell, but nvidia-smi does not list any: leave --jobs out`
+      ? `--jobs ${jobs} needs a GPU for each cell, but nvidia-smi does not list any: leave out --jobs`
       : `--jobs ${jobs} needs a GPU for each cell, but there are ${gpus}: give --jobs ${gpus}`,
   );
 }

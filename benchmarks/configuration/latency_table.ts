@@ -38,7 +38,7 @@ export function readLatency(out: string, budget: LatencyTable["of"]["budget"]): 
   try {
     return latencyTableSchema.parse(JSON.parse(text));
   } catch {
-    throw new FileFormatError(path, "is no table of times: remove it, and repeat the run in another --out");
+    throw new FileFormatError(path, "is not a table of times: remove it, and repeat the run in another --out");
   }
 }
 
@@ -50,7 +50,7 @@ export function checkConditions(out: string, { of }: Pick<LatencyTable, "of">, h
   if (differing.length === 0) return;
   throw new UsageError(
     `The times of "${latencyPath(out, of.budget)}" were measured elsewhere (${differing.join("; ")}): ` +
-      "continue the run there, or choose another --out",
+      "resume the run there, or choose another --out",
   );
 }
 

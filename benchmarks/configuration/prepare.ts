@@ -170,7 +170,7 @@ async function findTimes(
     & { probe: ProbedEngine; elsewhere: boolean; planned: boolean; note: (message: string) => void },
 ): Promise<LatencyTable | undefined> {
   if (!isTime(budget) || !throughput) return undefined;
-  if (elsewhere) throw new UsageError(`--budget ${budget} is measured on this machine: run the cells here, too`);
+  if (elsewhere) throw new UsageError(`--budget ${budget} is measured on this machine: run the cells here`);
   const tokens = budget === "decode-ms" ? throughput.decodeTokens : throughput.prefillTokens;
   const cpu = os.cpus()[0]?.model.trim() || "unknown";
   const of = { budget, weights: origin.sha256, form: weights, arithmetic, tokens, batch: throughput.batch };
@@ -273,11 +273,13 @@ function chooseForm(
   origin: DenseModel["origin"],
 ): WeightForm {
   if (weights === "f32" && arithmetic === "fast" && decoderOps) {
-    throw new UsageError("Arithmetic fast holds weights in bfloat16 on a CPU: leave --weights f32 or --arithmetic out");
+    throw new UsageError(
+      "Arithmetic fast holds weights in bfloat16 on a CPU: leave out --weights f32 or --arithmetic fast",
+    );
   }
   if (weights === "stored" && !(decoderOps ?? engine === "tensorflow")) {
     throw new UsageError(
-      `Engine "${engine}" holds weights in f32 only here: leave --weights stored out, or use tensorflow on the CPU`,
+      `Engine "${engine}" holds only f32 weights here: leave out --weights stored, or use tensorflow on the CPU`,
     );
   }
   if (weights) return weights;

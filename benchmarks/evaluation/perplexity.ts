@@ -119,7 +119,7 @@ async function wholeDocuments(
   }
   const documents = corpus.documents(texts).slice(0, maxWindows);
   if (documents.every((document) => splitAtSpaces(document).length === 0)) {
-    throw new UsageError(`Corpus "${corpus.id}" holds no words, by which protocol c counts: give another one`);
+    throw new UsageError(`Corpus "${corpus.id}" has no words, but protocol c is per word: use another corpus`);
   }
   const shown = documents.map((document) => corpus.detokenise?.(document) ?? document);
   const scores = await scorer.loglikelihoodRolling(shown, { bos: "single", maxTokens: windowTokens });

@@ -99,7 +99,7 @@ function encodeRequest(
   const [context, continuation] = encodePair(tokenizer, request, options.encoding, contexts);
   const { length } = continuation;
   if (context.length === 0) {
-    throw new UsageError(`The context ${JSON.stringify(request.context)} has no tokens: it must be empty or hold text`);
+    throw new UsageError(`The context ${JSON.stringify(request.context)} has no tokens: must be empty or contain text`);
   }
   if (length === 0 || length > options.maxTokens) {
     throw new UsageError(

@@ -61,7 +61,7 @@ export async function calibrate(
     });
   }
   if (draw === "distinct-rows") {
-    throw new UsageError("Text of the model itself has no rows to draw: leave distinct-rows out");
+    throw new UsageError("Text that the model writes has no rows: leave out distinct-rows");
   }
   return await selfText(loaded, { sequences, tokens, seed, stream: stream ?? "calibration" }, step);
 }

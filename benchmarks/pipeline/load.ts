@@ -74,7 +74,7 @@ export async function save(
 ): Promise<void> {
   const kind = kindOfPath(to);
   if (kind !== null && (kind !== "folder" || !Deno.readDirSync(to).next().done)) {
-    throw new UsageError(`"${to}" exists and is no empty folder: remove it or choose another`);
+    throw new UsageError(`"${to}" exists and is not an empty folder: remove it or choose another`);
   }
   const source = memorySource(model.config, await hostTensors(model));
   exportHfFolder(pad ? paddedSource(source) : source, { to, dtype, tokenizer: tokenizerDefinition });

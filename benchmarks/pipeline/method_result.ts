@@ -48,7 +48,7 @@ function checkResult(id: string, result: PruneResult, config: DecoderConfig): vo
   const parsed = resultSchema.safeParse(result ?? {});
   if (!parsed.success) {
     const problem = describeIssue(at(parsed.error.issues, 0), result ?? {}, () => []);
-    throw new UsageError(`Method "${id}" returned what is no plan and tensors: ${problem}`);
+    throw new UsageError(`Method "${id}" returned an invalid plan or tensors: ${problem}`);
   }
   try {
     plannedConfig(config, parsed.data.plan);
@@ -60,7 +60,7 @@ function checkResult(id: string, result: PruneResult, config: DecoderConfig): vo
     const bad = data.findIndex((value) => !Number.isFinite(value));
     if (bad < 0) continue;
     throw new NumericError(
-      `Method "${id}" replaced tensor "${name}" by values that are not finite: value ${bad} is ${data[bad]}`,
+      `Method "${id}" returned tensor "${name}" with values that are not finite: value ${bad} is ${data[bad]}`,
     );
   }
 }
@@ -114,7 +114,7 @@ export function checkBudget(
   const percent = (of: number) => `${(100 * (1 - of / whole)).toFixed(1)} %`;
   throw new UsageError(
     `Method "${method.id}" removed ${percent(cost)} of the ${words} at sparsity ${sparsity}: ` +
-      `${slack} of the budget are unused, where ${step} bring back another unit; ` +
-      "a method with a target of its own must say so by ownTarget()",
+      `${slack} of the budget are unused, but another unit costs only ${step}. ` +
+      "A method with its own target must define ownTarget()",
   );
 }

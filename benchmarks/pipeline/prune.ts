@@ -82,7 +82,7 @@ export async function prune(dense: LoadedModel, given: PruneOptions): Promise<Pr
   const options = parseOptions(method, given.options ?? {});
   const target = resolveTarget(config, { sparsity, units, ffnMultiple, dropLayers, resource });
   const isLearned = method.kind === "learned";
-  if (isLearned && !training) throw new UsageError(`Method "${method.id}" learns: give its training data`);
+  if (isLearned && !training) throw new UsageError(`Method "${method.id}" needs training data: give \`training\``);
   const own = method.ownDepth ? { config, target } : afterDepth(config, target);
   method.check?.(own.config, own.target, options, { compensate: given.compensate, training: training?.options });
   let openResidual = 0;

@@ -141,8 +141,8 @@ export function readRunFile(out: string): RunFile | undefined {
     if (!(error instanceof SyntaxError || error instanceof z.ZodError)) throw error;
     throw new FileFormatError(
       path,
-      "is damaged or of another version of this program: put a copy of it back, or remove it and repeat the command " +
-        "that began the run, which keeps the records",
+      "is damaged or of another version of this program: restore a copy, or remove it and repeat the run's command; " +
+        "the records are kept",
     );
   }
 }

@@ -120,7 +120,7 @@ function checked(path: string, value: object): object {
   if (typeof version !== "number") return value;
   if (version !== SCHEMA_VERSION) throw new SchemaVersionError(path, version);
   if (checksum !== sha256OfJson(record)) {
-    throw new FileFormatError(path, "does not fit its checksum: it was damaged or changed after it was written");
+    throw new FileFormatError(path, "does not match its checksum: it was damaged or changed");
   }
   return withUnpackedUnits(record);
 }
@@ -149,7 +149,7 @@ export function readRecord(path: string): CellRecord {
   } catch (error) {
     if (error instanceof SyntaxError) throw new FileFormatError(path, `is not JSON (${error.message})`);
     // Endless nesting exhausts the stack.
-    if (error instanceof RangeError) throw new FileFormatError(path, `is no record (${error.message})`);
+    if (error instanceof RangeError) throw new FileFormatError(path, `is not a record (${error.message})`);
     throw error;
   }
   const parsed = cellRecordSchema.safeParse(value);
@@ -175,11 +175,11 @@ export function readDone(path: string): DoneRecord {
     record = readRecord(path);
   } catch (error) {
     if (!isSystemError(error)) throw error;
-    throw new UsageError(`"${path}" cannot be read (${error.message}): give a record's file`);
+    throw new UsageError(`"${path}" cannot be read (${error.message}): give the file of a record`);
   }
   if (record.state === "done") return record;
   const { message } = record.failure;
-  throw new UsageError(`"${path}" is the record of a cell that failed, which \`bench run\` tries again: ${message}`);
+  throw new UsageError(`"${path}" is the record of a failed cell, which \`bench run\` retries: ${message}`);
 }
 
 /** The record of a finished cell; undefined if it has none that can be read. */
@@ -301,7 +301,7 @@ export function lockFolder(out: string): Disposable {
   const text = Deno.readTextFileSync(path);
   if (text !== "" && !text.startsWith("process ")) {
     file.close();
-    throw new UsageError(`"${path}" is a file of another program: choose another --out`);
+    throw new UsageError(`"${path}" belongs to another program: choose another --out`);
   }
   file.truncateSync();
   file.writeSync(

@@ -83,7 +83,7 @@ const PLAIN = {
 /** @throws {EngineError} unless `device` is the CPU, on which `name` runs. */
 function needsCpu(name: EngineName, { device = "cpu" }: EngineOptions): void {
   if (device === "cpu") return;
-  throw new EngineError(`Engine "${name}" runs on the CPU and not on "${device}": leave out --device`);
+  throw new EngineError(`Engine "${name}" runs only on the CPU, not on "${device}": leave out --device`);
 }
 
 const starters: Record<EngineName, (options: EngineOptions) => Promise<Started>> = {
@@ -126,7 +126,7 @@ async function select(name: EngineName): Promise<void> {
 async function startTensorflow({ device: asked, arithmetic }: EngineOptions): Promise<Started> {
   if (asked !== undefined && asked !== "cuda" && asked !== "cpu") {
     throw new EngineError(
-      `Engine "tensorflow" runs on cuda or cpu and not on "${asked}": give one of them to --device`,
+      `Engine "tensorflow" runs on cuda or cpu, not on "${asked}": use one of them`,
     );
   }
   setEnvironment(asked, arithmetic);

@@ -92,9 +92,8 @@ function classifyWords(text: string, { phase, memory }: Circumstances): Classifi
     return { kind: "out-of-memory", message: `The device's memory is full${size}: ${lessMemory(phase)} (${text})` };
   }
   if (PROCESS_FULL.test(text)) {
-    const message =
-      `The memory of the cell's process is full: ${lessMemory(phase)}; the tensorflow engine has no limit ` +
-      `of 4 GB (${text})`;
+    const message = `The memory of the cell's process is full: ${lessMemory(phase)}, or use the tensorflow engine, ` +
+      `which has no limit of 4 GB (${text})`;
     return { kind: "out-of-memory", message };
   }
   if (CRASHED.test(text)) return { kind: "crash", message: `The engine crashed: use another --engine (${text})` };
@@ -106,7 +105,7 @@ function classOfError(error: unknown, circumstances: Circumstances): Classified 
   if (error instanceof MissingDataError) return { kind: "missing-data", message };
   if (error instanceof UsageError) return { kind: "usage", message };
   if (error instanceof NumericError) {
-    return { kind: "numeric", message: `${message}: remove less, recover the model, or learn at a lower rate` };
+    return { kind: "numeric", message: `${message}: remove less, recover the model, or use a lower learning rate` };
   }
   const known = classifyWords(message, circumstances);
   if (known) return known;
@@ -128,7 +127,7 @@ export function classifyError(
 
 /** The failure of a cell that reached the limit of `--timeout`. */
 export function timeoutFailure(limitS: number, phase?: string): Failure {
-  const message = `The cell was ended after ${limitS} s: ${adviceOn(phase).time}`;
+  const message = `The cell was stopped after ${limitS} s: ${adviceOn(phase).time}`;
   return { kind: "timeout", message, exitCode: null, ...during(phase) };
 }
 
@@ -175,7 +174,7 @@ export function parseRetry(text: string): readonly FailureKind[] {
   return text.split(",").map((part) => {
     const name = part.trim() === "oom" ? "out-of-memory" : part.trim();
     const kind = FAILURE_KINDS.find((kind) => kind === name);
-    if (name === "all" || name === "none") throw new UsageError(`"${name}" stands alone: current "${text}"`);
+    if (name === "all" || name === "none") throw new UsageError(`"${name}" must be the only class: current "${text}"`);
     if (!kind) throw unknownName("class of failure", name, ["oom", ...FAILURE_KINDS, "all", "none"]);
     return kind;
   });

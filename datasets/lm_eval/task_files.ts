@@ -80,7 +80,9 @@ function indexFiles(paths: readonly string[]): Index {
       continue;
     }
     const files = yamlFiles(path);
-    if (files.length === 0) throw new UsageError(`The folder "${path}" has no task file: name one with .yaml files`);
+    if (files.length === 0) {
+      throw new UsageError(`The folder "${path}" has no task file: give a folder with .yaml files`);
+    }
     for (const file of files) add(file, false);
   }
   return index;

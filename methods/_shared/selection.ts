@@ -84,7 +84,7 @@ export function twoTierWidths(config: DecoderConfig, target: BudgetTarget, range
     if (!(cause instanceof UsageError)) throw cause;
     throw new UsageError(
       `Sparsity ${target.sparsity} cannot be reached by pruning layers ${range.start} to ${range.end - 1} of ` +
-        `${config.layers.length} alone: prune more layers or all of them alike`,
+        `${config.layers.length}: prune more layers, or all of them uniformly`,
       { cause },
     );
   }
@@ -108,8 +108,8 @@ export function layerRange(count: number, { keepFirst, keepLast }: KeptLayers): 
 
 /** Options of a method that prunes all layers alike unless asked to leave some whole. */
 export const keptLayers = {
-  keepFirst: layerCount.default(0).describe("number of first layers left unpruned; below 1: a fraction of all layers"),
-  keepLast: layerCount.default(0).describe("number of last layers left unpruned; below 1: a fraction of all layers"),
+  keepFirst: layerCount.default(0).describe("number of first layers not pruned; below 1: a fraction of all layers"),
+  keepLast: layerCount.default(0).describe("number of last layers not pruned; below 1: a fraction of all layers"),
 };
 
 /** Values of {@linkcode keptLayers}. */
@@ -228,5 +228,5 @@ export function globalWidths(
 /** The error of a budget that no widths meet. */
 export const outOfReach = ({ sparsity }: BudgetTarget): UsageError =>
   new UsageError(
-    `Sparsity ${sparsity} cannot be reached with one unit of each type left in every layer: prune other units, or less`,
+    `Sparsity ${sparsity} cannot be reached with one unit of each type left in every layer: use other --units or remove less`,
   );

@@ -41,10 +41,10 @@ const options = z.strictObject({
     "vector: |sum W G|; element-1: sum |W G|; element-2: sum W^2 F; mix: sum |W G - W^2 F / 2|",
   ),
   structure: z.enum(["block", "uniform"]).default("block").describe(
-    "block: first and last layers stay whole; uniform: every layer alike",
+    "block: first and last layers are not pruned; uniform: every layer alike",
   ),
-  keepFirst: keptCount.describe("number of first layers left unpruned (block); below 1: a fraction; null: 3 of 32"),
-  keepLast: keptCount.describe("number of last layers left unpruned (block); below 1: a fraction; null: 1 of 32"),
+  keepFirst: keptCount.describe("number of first layers not pruned (block); below 1: a fraction; null: 3 of 32"),
+  keepLast: keptCount.describe("number of last layers not pruned (block); below 1: a fraction; null: 1 of 32"),
 });
 type LlmPrunerOptions = z.infer<typeof options>;
 
@@ -67,7 +67,7 @@ function widthsOf(config: DecoderConfig, target: BudgetTarget, options: LlmPrune
 export const llmPruner: Method = defineMethod({
   id: "llm-pruner",
   version: 1,
-  summary: "Removes the units with the smallest Taylor estimate of the loss; first and last layers stay whole (block)",
+  summary: "Removes the units with the smallest Taylor estimate of the loss; skips first and last layers (block)",
   source: "Ma et al. 2023, arXiv:2305.11627, section 3.2, eqs. 3 to 5",
   display: { order: 4, colour: "#0072B2" },
   kind: "one-shot",

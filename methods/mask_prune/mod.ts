@@ -61,18 +61,18 @@ const positive = z.number().positive();
 /** The defaults were chosen on validation text of the bundled model and of SmolLM2-135M. */
 const options = z.strictObject({
   variant: z.enum(["choice", "paper"]).default("choice").describe(
-    "choice: scores decide which units are open; paper: masks are values and ranks, widths are learned",
+    "choice: learned scores rank the units; paper: mask values rank the units, and widths are learned",
   ),
   uniform: z.boolean().default(true).describe("one width for all layers; false: a width for each layer"),
   scoreRate: positive.default(0.1).describe("peak rate of the scores, which start at mean 0 and deviation 1"),
-  maskRate: positive.default(0.005).describe("peak rate of the masks of the paper's variant, which start at 1"),
+  maskRate: positive.default(0.005).describe("peak rate of the masks (variant=paper), which start at 1"),
   ramp: z.number().min(0).max(1).default(0.4).describe(
-    "part of the steps over which the budget falls; 0: all units go before the first step",
+    "fraction of the steps over which the budget falls; 0: all units are removed before the first step",
   ),
   freeze: z.number().gt(0).max(1).default(0.6).describe(
-    "with --compensate: part of the steps after which the choice is fixed and least squares follow",
+    "with --compensate: fraction of the steps after which the choice is fixed and least squares are applied",
   ),
-  dualStart: z.number().min(0).default(0).describe("multiplier y of the sparsity penalty at first"),
+  dualStart: z.number().min(0).default(0).describe("initial multiplier y of the sparsity penalty"),
   dualRate: z.number().min(0).default(0.1).describe("ascent rate of y"),
 });
 type Options = z.infer<typeof options>;

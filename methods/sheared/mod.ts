@@ -52,15 +52,15 @@ import { defineMethod, type Method, type MethodContext } from "../define.ts";
 const count = z.number().int().positive().optional();
 
 const options = z.strictObject({
-  targetHidden: count.describe("hidden size to prune to; absent: it stays"),
-  targetLayers: count.describe("layers to prune to; absent: all stay"),
-  targetHeads: count.describe("query heads of every layer to prune to; absent: as many as the budget allows"),
-  targetFfn: count.describe("FFN channels of every layer to prune to; absent: as many as the budget allows"),
+  targetHidden: count.describe("target hidden size; absent: unchanged"),
+  targetLayers: count.describe("target number of layers; absent: unchanged"),
+  targetHeads: count.describe("target query heads per layer; absent: as many as the budget allows"),
+  targetFfn: count.describe("target FFN channels per layer; absent: as many as the budget allows"),
   pruneSteps: z.number().gt(0).max(1).default(0.5).describe(
     "fraction of the steps that learn masks; the rest trains the pruned model",
   ),
   maskRate: z.number().positive().default(1).describe("Adam's peak rate of log-alphas"),
-  multiplierRate: z.number().positive().default(0.1).describe("Adam's peak rate of the multipliers, which ascend"),
+  multiplierRate: z.number().positive().default(0.1).describe("Adam's peak rate of the multipliers (gradient ascent)"),
   warmup: z.number().min(0).max(1).default(0.5).describe("fraction of the pruning steps over which the target rises"),
 });
 type Options = z.infer<typeof options>;
@@ -69,7 +69,7 @@ type Options = z.infer<typeof options>;
 export const sheared: Method<typeof options> = defineMethod({
   id: "sheared",
   version: 2,
-  summary: "Learns hard-concrete masks; Lagrange multipliers pull them to the budget's shape or to a given one",
+  summary: "Learns hard-concrete masks; Lagrange multipliers enforce the budget or a given shape",
   source: "Xia et al. 2024, arXiv:2310.06694, section 3.1",
   display: { order: 10, colour: "#CC79A7" },
   kind: "learned",

@@ -41,11 +41,11 @@ function checkTarget(config: DecoderConfig, { units, ffnMultiple }: BudgetTarget
   }
   const { targetHeads, targetFfn } = options;
   if (targetFfn !== undefined && !units.includes("ffn")) {
-    throw new UsageError(`targetFfn=${targetFfn} needs the unit type ffn: give --units with it or leave it out`);
+    throw new UsageError(`targetFfn=${targetFfn} needs the unit type ffn: add it to --units, or leave out targetFfn`);
   }
   if (targetHeads !== undefined && !units.includes("kv-groups") && !units.includes("query-heads")) {
     throw new UsageError(
-      `targetHeads=${targetHeads} needs the unit type kv-groups or query-heads: give --units with it`,
+      `targetHeads=${targetHeads} needs the unit type kv-groups or query-heads: add one to --units`,
     );
   }
   if (targetFfn !== undefined && targetFfn !== dense.ffnChannels && targetFfn % ffnMultiple !== 0) {
@@ -88,7 +88,7 @@ export function targetConfig(config: DecoderConfig, target: BudgetTarget, option
     const reached = Math.floor(1000 * (1 - size / whole)) / 1000;
     throw new UsageError(
       `${words} keeps ${size} of ${whole} ${resource.words}, sparsity ${sparsity} allows ` +
-        `${budget}${free.length > 0 ? ` and ${free.join(" and ")} cannot make up for it` : ""}: ` +
+        `${budget}${free.length > 0 ? ` and ${free.join(" and ")} cannot compensate` : ""}: ` +
         `give a smaller shape, or --sparsity ${Math.max(0, reached)} or less`,
       { cause },
     );

@@ -99,7 +99,7 @@ function checkLayers({ base, teacher, teacherLayers, options: { hidden } }: RunO
   const [own, other] = [base, teacher].map(({ config }) => config.layers.length);
   if (hidden === 0 || own === (teacherLayers?.length ?? other)) return;
   throw new UsageError(
-    `training.hidden=${hidden} compares the hidden states of ${other} layers, of which ${own} are left: leave it out`,
+    `training.hidden=${hidden} compares the hidden states of ${other} layers, but only ${own} are left: leave it out`,
   );
 }
 

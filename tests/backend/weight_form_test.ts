@@ -74,7 +74,7 @@ const matrices = (model: DecoderModel) => [
 
 testOnEngines("weights as stored give the log-likelihoods, generations and prunings of f32 weights", async (engine) => {
   if (!engine.decoderOps) {
-    await assertRejects(() => uploadModel(toySource(), "stored"), EngineError, "holds weights in f32 only");
+    await assertRejects(() => uploadModel(toySource(), "stored"), EngineError, "holds only f32 weights");
     return;
   }
   for (const [form, tiedHead] of [["BF16", true], ["F16", false]] as const) {
@@ -180,7 +180,7 @@ testOnEngines("a run holds 16-bit files as stored where the engine can, and goes
   const { cells } = await prepare({ weights: "f32" });
   assertEquals(at(cells, 1).cell.weights, undefined);
   if (!engine.decoderOps) {
-    await assertRejects(() => prepare({ weights: "stored" }), UsageError, "holds weights in f32 only");
+    await assertRejects(() => prepare({ weights: "stored" }), UsageError, "holds only f32 weights");
     return;
   }
   // A folder of an earlier version, which knew f32 alone, does not say so.

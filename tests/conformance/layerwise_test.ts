@@ -72,5 +72,5 @@ for (const method of methods.filter(({ layerwise }) => layerwise)) {
 
 testOnEngines("a model that is read layer by layer has no layers for a whole pass", async () => {
   using model = freed(await openLayerwise(source));
-  assertThrows(() => tf.tidy(() => forward(model, probe)), UsageError, "leave --layerwise out");
+  assertThrows(() => tf.tidy(() => forward(model, probe)), UsageError, "leave out --layerwise");
 });

@@ -92,6 +92,6 @@ Deno.test("drawCalibration() takes one window from each of different records tha
   await assertRejects(
     () => draw("bookcorpus", "text", records, { sequences: 4, draw: "distinct-rows" }),
     UsageError,
-    'The calibration text of "bookcorpus" (bookcorpus-train.jsonl) has 3 records of 5 tokens or more, and distinct-rows needs 4',
+    'The calibration text of "bookcorpus" (bookcorpus-train.jsonl) has 3 records of 5 tokens or more, but distinct-rows needs 4',
   );
 });

@@ -128,7 +128,7 @@ Deno.test("classifyError() tells usage, numbers, engines and memory apart", () =
   assertEquals(classifyError(new UsageError("a")), { kind: "usage", message: "a" });
   assertEquals(classifyError(new NumericError("a")), {
     kind: "numeric",
-    message: "a: remove less, recover the model, or learn at a lower rate",
+    message: "a: remove less, recover the model, or use a lower learning rate",
   });
   assertEquals(classifyError(new EngineError("a")), { kind: "engine", message: "a" });
   assertEquals(classifyError(new EngineError("OOM when allocating tensor")).kind, "out-of-memory");
@@ -174,7 +174,7 @@ Deno.test("parseRetry() takes classes, oom, all and none, and refuses others by 
   assertEquals(parseRetry("all"), FAILURE_KINDS);
   assertEquals(parseRetry("none"), []);
   assertThrows(() => parseRetry("tiemout"), UsageError, 'Did you mean "timeout"?');
-  assertThrows(() => parseRetry("none,oom"), UsageError, '"none" stands alone: current "none,oom"');
+  assertThrows(() => parseRetry("none,oom"), UsageError, '"none" must be the only class: current "none,oom"');
 });
 
 Deno.test("failures quote one line: of an error the first, of a process the last that is no phase and no place", () => {
@@ -278,7 +278,7 @@ Deno.test("bench answers a path of the wrong kind in one sentence with exit code
   for (const args of cases) {
     const { code, stderr } = await bench(...args);
     assertEquals(code, 2, args.join(" "));
-    assertMatch(stderr, /: give (another one|a record's file)\n$/);
+    assertMatch(stderr, /: give (another one|the file of a record)\n$/);
   }
 });
 

@@ -204,7 +204,11 @@ worldTest("exportCommand() refuses cells that it cannot rebuild", async ({ out, 
   });
   const learned = store(PLANS.uniform, "mask-prune", { id: "9".repeat(16), changedWeights: true });
   for (const { path } of [biased, learned]) {
-    await assertRejects(() => run(path, "--format", "hf"), UsageError, "has weights that its method changed");
+    await assertRejects(
+      () => run(path, "--format", "hf"),
+      UsageError,
+      "has changed weights that the run did not store",
+    );
   }
   const { path } = store(PLANS.uniform, "flap", {
     weights: { ...opened.origin, sha256: "f".repeat(64) },
@@ -220,7 +224,7 @@ worldTest("exportCommand() refuses cells that it cannot rebuild", async ({ out, 
     id: "e".repeat(16),
     cell: good.record.cell,
   });
-  const problem = "failed, which `bench run` tries again: the loss is NaN";
+  const problem = "failed cell, which `bench run` retries: the loss is NaN";
   await assertRejects(() => run(failed, "--format", "hf"), UsageError, problem);
 });
 

@@ -24,7 +24,7 @@ Deno.test("checkLevels() refuses levels that units or layers cannot reach, and l
   check("random", {}, { sparsity: [0, 0.25, 0.9] });
   refuse("Sparsity 0.999 cannot be reached", "random", {}, { sparsity: [0.25, 0.999] });
   check("llm-pruner", { keepFirst: 1, keepLast: 1 }, { sparsity: [0.4] });
-  const alone = `Method "llm-pruner": Sparsity 0.5 cannot be reached by pruning layers 1 to 2 of 4 alone`;
+  const alone = `Method "llm-pruner": Sparsity 0.5 cannot be reached by pruning layers 1 to 2 of 4:`;
   refuse(alone, "llm-pruner", { keepFirst: 1, keepLast: 1 });
   const none = `Method "llm-pruner": keepFirst and keepLast must leave a layer to prune: current 3 + 1 of 4`;
   refuse(none, "llm-pruner", { keepFirst: 3, keepLast: 1 });

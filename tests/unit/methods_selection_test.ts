@@ -145,7 +145,7 @@ Deno.test("twoTierWidths() keeps everything at sparsity 0 and refuses what its l
   const range = { start: 1, end: 2 };
   assertEquals(twoTierWidths(config, resolveTarget(config, { sparsity: 0, units }), range), config.layers);
   const target = resolveTarget(config, { sparsity: 0.5, units });
-  assertThrows(() => twoTierWidths(config, target, range), UsageError, "pruning layers 1 to 1 of 4 alone");
+  assertThrows(() => twoTierWidths(config, target, range), UsageError, "pruning layers 1 to 1 of 4:");
 });
 
 Deno.test("scoresOfColumns() credits a group with its own query heads", () => {

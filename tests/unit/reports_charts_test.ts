@@ -126,7 +126,7 @@ folderTest("writePaperFigures() leaves titles out of the figures and puts them i
   const again = () => writePaperFigures(document, folder, { columns: "1", dots: false });
   assertEquals((await again()).length, written.length);
   Deno.writeTextFileSync(`${folder}/captions.md`, "mine");
-  await assertRejects(again, UsageError, "is not of earlier figures");
+  await assertRejects(again, UsageError, "does not belong to earlier figures");
   assertEquals(Deno.readTextFileSync(`${folder}/captions.md`), "mine");
 });
 

@@ -55,7 +55,7 @@ folderTest(
 folderTest("writeReport() writes over earlier reports, and over no file of the user's", async (folder) => {
   const write = () => writeReport(smallRecords(), folder, { title: "t" });
   Deno.writeTextFileSync(`${folder}/comparison.md`, "mine");
-  await assertRejects(write, UsageError, `"${folder}/comparison.md" is not of an earlier report`);
+  await assertRejects(write, UsageError, `"${folder}/comparison.md" does not belong to an earlier report`);
   assertEquals(Deno.readTextFileSync(`${folder}/comparison.md`), "mine");
   for (const name of ["comparison.csv", "comparison.tex", "report.html"]) {
     Deno.writeTextFileSync(`${folder}/${name}`, "");

@@ -56,11 +56,11 @@ Deno.test("the protocol says what a method trains otherwise, and options that no
   );
   assertEquals(text("options"), "mask-prune: masks hard");
   const warned = (records: DoneRecord[]) =>
-    warnings(sectionOf(records)).filter((text) => text.includes("as the run asks"));
+    warnings(sectionOf(records)).filter((text) => text.includes("was not trained as requested"));
   assertEquals(warned([doneRecord(), plain, gradual]), []);
   assertEquals(warned([doneRecord(), plain, own]), [
-    "mask-prune at 20 % was not trained as the run asks: 10 steps, 320 tokens instead of 5 steps, 320 tokens; hidden " +
-    "states in the loss. Differences from other methods may come from that.",
+    "mask-prune at 20 % was not trained as requested: 10 steps, 320 tokens instead of 5 steps, 320 tokens; hidden " +
+    "states in the loss. Differences from other methods may come from this.",
   ]);
 });
 

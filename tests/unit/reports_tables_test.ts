@@ -157,7 +157,7 @@ Deno.test("warnings() says what limits the comparison", () => {
   assertStringIncludes(all([doneRecord({ method: "flap", sparsity: 0.2 })]), "no finished dense cell");
   const less = doneRecord({ method: "random", sparsity: 0.2 });
   less.size = { ...less.size, sparsityOfPrunable: 0.1 };
-  const part = "At 20 % asked, methods really removed 10.0 to 15.0 %";
+  const part = "At 20 % asked, methods removed 10.0 to 15.0 %";
   assertStringIncludes(all([doneRecord(), less, doneRecord({ method: "flap", sparsity: 0.2 })]), part);
   const elsewhere = doneRecord({ method: "flap", sparsity: 0.2 });
   elsewhere.environment = { ...elsewhere.environment, engine: "wasm", commit: "other-dirty" };

@@ -152,7 +152,7 @@ Deno.test("bench run --dry-run shows cells, data, memory and time, and starts no
   const { code, stdout, stderr } = await finish(bench(...flags));
   assertEquals(code, 0, stderr);
   const shown = ["3 cells into", "task tiny-facts: 20 examples", "wanda-sp", "fits", "local, 2 at once"];
-  for (const text of [...shown, "rate of matrix products measured here", "for each of 2 cells at once"]) {
+  for (const text of [...shown, "at the measured rate of matrix products", "for each of 2 cells at once"]) {
     assertStringIncludes(stdout, text);
   }
   assertThrows(() => Deno.statSync(out), Deno.errors.NotFound);

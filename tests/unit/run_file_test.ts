@@ -102,7 +102,7 @@ folderTest("a damaged run.json is refused by name, and is no run of an older ver
   }
   const { problems, records } = validateFolder(out);
   assertEquals([problems.length, records], [1, 1]);
-  assertStringIncludes(at(problems, 0), "remove it and repeat the command that began the run, which keeps the records");
+  assertStringIncludes(at(problems, 0), "remove it and repeat the run's command; the records are kept");
 });
 
 folderTest("outdatedMethods() names methods whose cells are of an earlier version", (out) => {

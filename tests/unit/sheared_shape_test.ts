@@ -61,7 +61,7 @@ Deno.test("targetConfig() refuses shapes with value, limit and a way out", () =>
   refuses("targetLayers must be at most the model's 3: current 4", { targetLayers: 4 });
   refuses("targetHeads must be at most the model's 12: current 13", { targetHeads: 13 });
   refuses("targetFfn must be at most the model's 40: current 41", { targetFfn: 41 });
-  refuses("targetFfn=8 needs the unit type ffn: give --units with it", { targetFfn: 8 }, { units: ["kv-groups"] });
+  refuses("targetFfn=8 needs the unit type ffn: add it to --units", { targetFfn: 8 }, { units: ["kv-groups"] });
   refuses("targetHeads=6 needs the unit type kv-groups or query-heads", { targetHeads: 6 }, {
     sparsity: 0.2,
     units: ["ffn"],

@@ -50,7 +50,7 @@ folderTest("readDone() gives the record of a finished cell, and says in one sent
   assertEquals(readDone(path), record);
   assertEquals(folderOfRecord(path), out);
   const failed = writeRecord(out, failedRecord("random", 0.25, 0));
-  assertThrows(() => readDone(failed), UsageError, "failed, which `bench run` tries again: broken");
+  assertThrows(() => readDone(failed), UsageError, "failed cell, which `bench run` retries: broken");
   for (const none of [join(out, "none.json.gz"), out]) {
     assertThrows(() => readDone(none), UsageError, `"${none}" cannot be read (`);
   }
@@ -119,7 +119,7 @@ folderTest("readRecord() notices a number that changed after the record was writ
   const path = writeRecord(out, failedRecord("flap", 0.25, 0));
   const text = unpacked(path);
   pack(path, rewritten(text, (record) => record.seconds = 7, false));
-  assertThrows(() => readRecord(path), FileFormatError, "does not fit its checksum");
+  assertThrows(() => readRecord(path), FileFormatError, "does not match its checksum");
   pack(path, rewritten(text, (record) => record.seconds = 7, true));
   assertEquals(readRecord(path).seconds, 7);
   const { checksum: _, ...bare } = JSON.parse(text);
@@ -242,7 +242,7 @@ folderTest("lockFolder() refuses folders that cells could not write to, and file
   const { lock } = runPaths(out);
   Deno.mkdirSync(out, { recursive: true });
   Deno.writeTextFileSync(lock, "precious");
-  assertThrows(() => lockFolder(out), UsageError, "is a file of another program");
+  assertThrows(() => lockFolder(out), UsageError, "belongs to another program");
   assertEquals(Deno.readTextFileSync(lock), "precious");
 });
 
