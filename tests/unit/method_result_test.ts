@@ -57,7 +57,7 @@ Deno.test("runMethod() names the method and the layer of what is undefined or do
   await assertRejects(
     () => run(() => ({ plan: whole, replaced: { "model.layers.1.mlp.down_proj.bias": { shape: [2], data } } })),
     NumericError,
-    'Method "careless" replaced tensor "model.layers.1.mlp.down_proj.bias" by values that are not finite: value 1 is NaN',
+    'Method "careless" returned tensor "model.layers.1.mlp.down_proj.bias" with values that are not finite: value 1 is NaN',
   );
   assertEquals((await run(() => ({ plan: whole }))).plan, whole);
 });

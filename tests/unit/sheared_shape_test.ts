@@ -75,7 +75,7 @@ Deno.test("targetConfig() refuses shapes with value, limit and a way out", () =>
     `parameters, sparsity 0.4 allows ${Math.floor(0.6 * dense)}: give a smaller shape, or --sparsity 0.25 or less`;
   refuses(message, all);
   assertEquals(keptParameters(shapeOf(all, { sparsity: 0.25 })), kept);
-  refuses("and kv-groups cannot make up for it", { targetFfn: 40 }, { sparsity: 0.7 });
+  refuses("and kv-groups cannot compensate", { targetFfn: 40 }, { sparsity: 0.7 });
 });
 
 Deno.test("maskedParts() are what units and targets name, and go over to masks of the model and back", () => {
