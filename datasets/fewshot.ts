@@ -1,6 +1,5 @@
-/** Solved examples in the prompt, drawn like lm-evaluation-harness's default sampler: anew for each scored example,
- * with Python's generator and the harness's seed, from the training split. The choices of one example share the whole
- * prompt; prompts of two examples share nothing.
+/** Few-shot examples, drawn as by lm-evaluation-harness's default sampler: separately for each scored example, with
+ * Python's generator and the harness's seed, from the training split.
  *
  * @module
  */

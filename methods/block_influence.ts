@@ -1,9 +1,10 @@
-/** Removes whole layers: those that turn the residual stream the least.
+/** Removes the whole layers that change the direction of the residual stream the least.
  *
  * Paper: ShortGPT (Men et al. 2024, arXiv:2403.03853), equation 1: block influence `BI_l = 1 - E[cos(x_l, x_l+1)]`.
  * Shapes: x_l f32 [N, D], the hidden states of N calibration tokens before layer l of the dense model; one influence a
  * layer. The layers of lowest influence are removed until the budget is met. Cost: one forward pass. Deviations: none.
- * The unit is a layer, so a level is met within one layer. The unit types of a run only say what the budget counts.
+ * The unit is a layer, so a level is met within one layer. The unit types of a run only determine what the budget
+ * counts.
  *
  * @module
  */

@@ -23,8 +23,8 @@ export interface LearningContext {
   options: StudentOptions;
   /** `steps * batch` windows of `tokens` ids, in order: step i reads `batch` of them from `i * batch` on. */
   windows: Int32Array[];
-  /** The model that distillation follows, where the context's model lost layers: that of before, for each layer that is
-   * left the one that its hidden states are compared with, and what keeps its targets. */
+  /** The teacher of distillation if the context's model lost layers: the model before, the teacher layer for each
+   * remaining layer, and the cache of its targets. */
   teacher?: { model: DecoderModel; layers: readonly number[]; remember: MethodContext<unknown>["remember"] };
   /** Place of the snapshots; without it a stopped run begins again. */
   snapshots?: SnapshotPlace;
@@ -107,7 +107,7 @@ export interface Method<Schema extends z.ZodType = z.ZodType> {
   /** `layer` for a method that removes whole layers: it meets the budget within one layer. When absent, it removes
    * units of the run's types. */
   granularity?: "layer";
-  /** Whether it removes whole layers itself, so that a run's `dropLayers` is left to it. */
+  /** Whether it removes whole layers itself and handles a run's `dropLayers`. */
   ownDepth?: boolean;
   /** Whether it reads layers only through `eachLayer` and the shared statistics, so that `--layerwise` can hold one at
    * a time. */

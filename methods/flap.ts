@@ -1,4 +1,4 @@
-/** FLAP: units with outputs that hardly fluctuate are removed, since a constant can replace them.
+/** FLAP: removes the units whose outputs fluctuate least, because a constant can replace them.
  *
  * Paper: An et al. 2023, arXiv:2312.11983, section 3: fluctuation metric (WIFV), adaptive structure search, bias
  * compensation.

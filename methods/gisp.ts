@@ -1,13 +1,12 @@
-/** GISP: units are removed in many small steps over the whole model, and their first-order importance is taken anew
- * after each.
+/** GISP: removes units in many small steps over the whole model; their first-order importance is recomputed after each.
  *
  * Paper: Wang et al. 2025, arXiv:2510.18030, section 3; constants from the authors' code (uncc-efficient-ai/GISP 1358151,
  * `grad_sp_global.py`).
  *
- * Shapes: importance of a unit = sum of |W dL/dW| over its entries in all matrices that lose them, divided by the size of
- * its block, 4 K D for a head and 3 F for a channel, L the mean next-token cross entropy; [F], [H] and [G] of each layer.
- * A step takes 1 / `steps` of the way to 70 % sparsity, 5 % by default. The result is the order of removal: units kept at a level contain
- * those of every higher one, so one trajectory serves all levels of a run.
+ * Shapes: importance of a unit = sum of |W dL/dW| over its entries in all matrices that lose them, divided by the size
+ * of its block, 4 K D for a head and 3 F for a channel, L the mean next-token cross entropy; [F], [H] and [G] of each
+ * layer. A step takes 1 / `steps` of the way to 70 % sparsity, 5 % by default. The result is the order of removal, so
+ * one trajectory gives all levels of a run.
  *
  * Cost: `steps` times about four forward passes over calibration, on a model that becomes smaller (the authors: 112 steps
  * of 2000 sequences of 256 tokens). A second copy of the model is on the device, and the gradients of one layer.

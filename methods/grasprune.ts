@@ -1,4 +1,4 @@
-/** GRASPrune: learns which units go under the budget at every step, with the weights frozen; then scales of what stays.
+/** GRASPrune: with the weights frozen, learns which units to remove under the budget; then learns scales of kept units.
  *
  * Paper: Wang et al. 2026, arXiv:2604.19398; constants from the authors' code (ZiY-Wang/GRASPrune 073dae0).
  *
@@ -9,7 +9,7 @@
  * After `freeze` of the steps, the closed units are cut out. The remaining steps train what the run's `recover` says:
  * `scales` is the paper's second stage, whose factors are folded into the weights.
  *
- * A unit that does nothing keeps its score of 0. Units that harm the loss at a gate of 1 go before it.
+ * A unit without effect keeps its score of 0. Units that increase the loss at a gate of 1 are removed before it.
  *
  * Cost: `steps` forward and backward passes, up to the freeze without gradients of weights, adapters and scales (the
  * authors: 4 x 512 sequences of 512 tokens, then 512).

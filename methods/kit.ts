@@ -1,5 +1,5 @@
-/** What a method in a file of its own imports, as `@maskprune/bench/method`: the definition and the helpers that the
- * shipped methods share. See `docs/adding-a-method.md`.
+/** The module `@maskprune/bench/method` for methods in files of their own: the definition and the helpers of the
+ * shipped methods. See `docs/adding-a-method.md`.
  *
  * @module
  */

@@ -1,4 +1,4 @@
-/** Magnitude pruning: units with small weights go. Looks at no data.
+/** Magnitude pruning: removes units with small weights, without data.
  *
  * Papers: Ma et al. 2023, arXiv:2305.11627 (LLM-Pruner), the L1 and L2 baselines (`scope: group`); An et al. 2023,
  * arXiv:2312.11983 (FLAP), the "mag-sp" baseline (`scope: output`).

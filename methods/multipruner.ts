@@ -1,5 +1,5 @@
-/** MultiPruner: what costs the calibration loss least goes step by step: layers first, then runs of FFN channels, then
- * attention units. The loss of every candidate is taken anew after each removal.
+/** MultiPruner: removes step by step what increases the calibration loss least: layers, then groups of FFN channels,
+ * then attention units. Every candidate's loss is recomputed after each removal.
  *
  * Paper: Muñoz, Yuan and Jain 2025, arXiv:2501.09949; constants and order from the authors' code
  * (IntelLabs/Hardware-Aware-Automated-Machine-Learning fc29bc7, `MultiPruner/`).

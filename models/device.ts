@@ -95,7 +95,7 @@ function collectingReader(source: WeightSource): (name: string) => HostTensor {
 
 /** Puts tensors of `source` on the device. The host holds a copy of at most one tensor. Embedding and output projection
  * are split if they exceed the engine's limit for a tensor.
- * @throws {RangeError} when another tensor is over that limit.
+ * @throws {RangeError} when another tensor exceeds that limit.
  * @throws {EngineError} when the device reported an error, or the engine holds f32 only. */
 export function createUploader(
   source: WeightSource,

@@ -1,5 +1,5 @@
 /** The time of a decoder layer by its widths, from measured times of whole models: `attention + FFN`, each linear
- * between the measured widths. Whole models are timed because their weights do not stay in caches as one layer's do.
+ * between the measured widths. Whole models are timed because the weights of a single layer would stay in caches.
  *
  * @module
  */

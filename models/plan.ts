@@ -1,4 +1,4 @@
-/** A prune plan: which units stay. Plain numbers, so that it can be stored, compared and applied anywhere.
+/** A prune plan: the units to keep, as plain numbers that can be stored and compared.
  *
  * @module
  */
@@ -25,8 +25,8 @@ export function keptLayers({ layers }: PrunePlan): number[] {
   return layers.flatMap((layer, l) => isRemoved(layer) ? [] : [l]);
 }
 
-/** For each layer that stays, the layer of the dense model whose output it replaces: the layer before the next one that
- * stays, or the last layer. */
+/** For each kept layer, the dense layer whose output it replaces: the layer before the next kept one, or the last
+ * layer. */
 export function counterparts(plan: PrunePlan): number[] {
   const kept = keptLayers(plan);
   return kept.map((_, i) => (kept[i + 1] ?? plan.layers.length) - 1);

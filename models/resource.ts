@@ -1,4 +1,4 @@
-/** What a budget counts of a model: a cost of each decoder layer, and their sum.
+/** The resource that a budget counts: a cost of each decoder layer, and their sum.
  *
  * @module
  */

@@ -9,8 +9,7 @@ import type { Rope, RopeScaling } from "./config.ts";
 
 type Scaled<Type extends RopeScaling["type"]> = RopeScaling & { type: Type };
 
-/** Llama 3.1: frequencies of long wavelengths are divided by the factor, those of short ones stay, others are
- * blended. */
+/** Llama 3.1: low frequencies are divided by the factor, high frequencies are unchanged, those between are blended. */
 function byWavelength(frequency: number, scaling: Scaled<"llama3">): number {
   const { factor, lowFrequencyFactor, highFrequencyFactor, originalMaxPositions } = scaling;
   const wavelength = 2 * Math.PI / frequency;
@@ -20,8 +19,8 @@ function byWavelength(frequency: number, scaling: Scaled<"llama3">): number {
   return (1 - smooth) * frequency / factor + smooth * frequency;
 }
 
-/** YaRN (Peng et al. 2023, arXiv:2309.00071): frequencies of pairs that turn often stay, those of pairs that turn
- * seldom are divided by the factor, with a ramp between. */
+/** YaRN (Peng et al. 2023, arXiv:2309.00071): high frequencies are unchanged, low frequencies are divided by the
+ * factor, with a ramp between. */
 function yarn(plain: Float64Array, base: number, scaling: Scaled<"yarn">): Float64Array {
   const { factor, originalMaxPositions, betaFast, betaSlow, truncate } = scaling;
   const pairs = plain.length;

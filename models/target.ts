@@ -1,4 +1,4 @@
-/** The budget of one cell: what may stay of the layers, and the uniform widths that meet it.
+/** The budget of one cell, and the uniform widths that meet it.
  *
  * @module
  */
@@ -95,8 +95,8 @@ function uniformShape(
   return null;
 }
 
-/** Largest fraction of the resource that can be removed if so many layers stay (all when absent), with one unit of each
- * type. */
+/** Largest fraction of the resource that can be removed if this many layers are kept (all when absent), with one unit
+ * of each type. */
 export function largestSparsity(
   config: DecoderConfig,
   { units, ffnMultiple, resource }: Pick<WidthRules, "units" | "ffnMultiple" | "resource">,

@@ -1,4 +1,4 @@
-/** A published table beside ours: which rows are the same experiment, what each says, and by how much they differ.
+/** A published table beside ours: rows of the same experiment, their numbers and differences.
  *
  * @module
  */
@@ -105,7 +105,7 @@ function measureWords(name: string): [string, string] {
   return metric === "mean" ? ["mean acc.", "%"] : [what, `${metric} %`];
 }
 
-/** What a reader must know before comparing the two, one sentence each. */
+/** Differences between the two experiments, one sentence each. */
 function notes({ notThePapers, differences, rows, missing }: BesidePaper): string[] {
   return [
     ...notThePapers.length > 0 ? [`This is not the paper's experiment: ${notThePapers.join("; ")}.`] : [],

@@ -1,4 +1,4 @@
-/** Asked and met budgets: what sparsities are a part of, and whether measured times are what was asked.
+/** Requested and met budgets: the counted quantity, and whether measured times match.
  *
  * @module
  */

@@ -1,4 +1,4 @@
-/** Two runs side by side: in which settings they differ, what changed between them, and whether it is more than chance.
+/** Compares two runs: different settings, changed results, and whether the changes are significant.
  *
  * @module
  */

@@ -1,5 +1,4 @@
-/** A report as data: sections of blocks, built once. Markdown, HTML, LaTeX, CSV and the terminal render it and add
- * nothing to what it says.
+/** A report as data: sections of blocks, built once. Markdown, HTML, LaTeX, CSV and the terminal only render it.
  *
  * @module
  */
@@ -17,7 +16,7 @@ export interface TableColumn {
   numeric: boolean;
   /** Direction of merit, if any. */
   better: "higher" | "lower" | null;
-  /** What goes first when the width is short: 0 stays, higher numbers go earlier. */
+  /** Order of removal on narrow terminals: 0 is always shown, higher numbers are hidden first. */
   priority: number;
   /** What the column is called where its two lines are one text. */
   title: string;

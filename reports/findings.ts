@@ -1,4 +1,4 @@
-/** What the records say in a few words: what was pruned, the best of each level, and whether their lead is clear.
+/** The summary of a report: the best of each level, and whether its lead is clear.
  *
  * @module
  */

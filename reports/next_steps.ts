@@ -1,4 +1,4 @@
-/** Commands that go on from a run.
+/** Suggested commands after a run.
  *
  * @module
  */
@@ -6,7 +6,7 @@ import { type Section } from "./sections.ts";
 import { quoted } from "./format.ts";
 import { wrapLine } from "./terminal.ts";
 
-/** Where a run and its report lie, as paths that work where the user stands. */
+/** Folders of a run and its report, relative to the user's folder. */
 export interface Places {
   run: string;
   report: string;

@@ -56,9 +56,9 @@ function summed(values: readonly number[], blocks: number, blockOf: (place: numb
   return sums;
 }
 
-/** What is resampled of a column's numbers. Windows of one text in a row depend on each other, so neighbours stay
- * together, in blocks as long as the cube root of their number (Kunsch 1989). Examples, and documents of protocol c,
- * stand alone. */
+/** What is resampled of a column's numbers. Neighbouring windows of a text depend on each other, so they form blocks;
+ * the block length is the cube root of their number (Kunsch 1989). Examples, and documents of protocol c, are
+ * independent. */
 export function resampled({ kind, metric }: Column, values: readonly number[]): number[] {
   const n = values.length;
   if (kind === "perplexity" && metric === "perplexity") {

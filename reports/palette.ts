@@ -1,5 +1,5 @@
 /** Colours and font of figures and tables. A method has the colour of its definition in every run. These are Okabe and
- * Ito's, and two that stay apart from them for the common kinds of colour blindness.
+ * Ito's, and two that remain distinct for the common kinds of colour blindness.
  *
  * @module
  */

@@ -92,8 +92,8 @@ function speedStrips(section: Section, column: Column, isFirst: boolean): Strip[
 /** How far below the dense model's accuracy counts as equal. */
 const POINT = 0.01;
 
-/** The speed-up of a method at equal accuracy: where that of the dense model and its `levels`, linear between them,
- * falls below the line. The interval is that of the paired tests of accuracy, not corrected. */
+/** The speed-up of a method at equal accuracy: where the accuracy, interpolated linearly between the dense model and
+ * its `levels`, falls below the line. The interval comes from paired tests of accuracy, not corrected. */
 function equalAccuracy(dense: Row, levels: readonly Row[], accuracy: Column, speed: Column): TableCell {
   const pruned = levels.flatMap((row) => {
     const speedUp = row.speedUps.get(speed.key)?.value;

@@ -1,8 +1,8 @@
-/** Who is best at each level, and whether the lead is clear.
+/** The best method of each level, and whether its lead is clear.
  *
  * The best row is tested against every other on the same windows or examples; Holm's method corrects all tests of a
- * column. Tests take the mean over seeds and say nothing of other seeds: a lead is clear only if every seed agrees.
- * The choice of the best row from the same numbers is not corrected for.
+ * column. Tests use the mean over seeds and do not cover other seeds, so a clear lead needs every seed. The choice of
+ * the best row from the same numbers is not corrected.
  *
  * @module
  */

@@ -1,4 +1,4 @@
-/** What a reader must know before trusting the numbers.
+/** Warnings about the numbers of a report.
  *
  * @module
  */
@@ -92,7 +92,7 @@ function ownTrainingWords({ pruned }: Section): string[] {
 /** Levels at which methods did not train on equally many tokens. */
 function tokenWords(section: Section): string[] {
   return byLevel(section).flatMap(([asked, rows]) => {
-    // What a model that was pruned elsewhere saw is not known.
+    // The training tokens of models pruned elsewhere are unknown.
     const known = rows.filter(({ cell }) => cell.checkpoint === undefined);
     const byTokens = Map.groupBy(known, (row) => meanOf(row, (run) => trainingDone(run.training).tokens));
     if (byTokens.size < 2) return [];

@@ -1,5 +1,5 @@
-/** Ends the process when its standard input does, which the parent holds. A worker of its own: a cell that hangs would
- * not look.
+/** Ends the process when the parent closes its standard input. It runs in a worker, because a hanging cell would not
+ * notice.
  *
  * @module
  */

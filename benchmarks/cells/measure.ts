@@ -1,4 +1,4 @@
-/** One cell in this process: the pipeline, and what a record says of it. Throughput is timed later.
+/** Runs one cell in this process and fills its record. Throughput is timed later.
  *
  * @module
  */
@@ -30,9 +30,9 @@ export type Measured = Omit<DoneRecord, "schemaVersion" | "id" | "cell" | "paper
 /** What measuring reads of a job. */
 type Job = Omit<CellJob, "hashes" | "logSamples" | "coordinated" | "paper">;
 
-/** Loads the model of `job`, prunes it as its cell says, and measures what is left. With the record of an earlier
- * measurement its model is made again, and its results stand before the new ones.
- * @throws {UsageError} when model, data or method cannot give what the cell asks for.
+/** Loads the model of `job`, prunes it and measures it. With an earlier record, its model is rebuilt, and its results
+ * precede the new ones.
+ * @throws {UsageError} when model, data or method do not support the cell.
  * @throws {EngineError} when the engine does not start or the device fails.
  * @throws {NumericError} when the pruned model's output is not finite. */
 export async function measureCell(job: Job, host: CellHost, before?: DoneRecord): Promise<Measured> {

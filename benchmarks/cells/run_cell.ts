@@ -1,9 +1,9 @@
 /** Measures one cell in a process of its own: `run_cell.ts JOB.json`. The record is written here, whole or not at all.
- * Standard output carries one JSON event per line. Throughput is timed by a process that has nothing else to do: if a
- * record lacks other measurements as well, those come first, and the sweep asks again.
+ * Standard output carries one JSON event per line. Throughput is timed in a separate process, after all other
+ * measurements of the record.
  *
- * Exit codes: 0 the record was written (also of a failed cell), or the parent was told why a finished cell was not
- * measured further; 2 neither could be done.
+ * Exit codes: 0 the record was written (also of a failed cell), or the parent got the reason why a finished cell was
+ * not measured; 2 neither.
  *
  * @module
  */
@@ -19,7 +19,7 @@ import { doneRecord, runPaths, writeRecord } from "../records/store.ts";
 import { type CellEvent, type CellJob, cellJobSchema } from "./job.ts";
 import { type CellHost, measureCell, timeCell } from "./measure.ts";
 
-/** Tells the parent. A parent that is gone ends the process: that nobody listens is no failure of the cell. */
+/** Tells the parent. If the parent is gone, the process ends without a failed record. */
 function tell(event: CellEvent): void {
   try {
     Deno.stdout.writeSync(new TextEncoder().encode(JSON.stringify(event) + "\n"));

@@ -1,4 +1,4 @@
-/** `bench run --dry-run`: what a run would read, do and take.
+/** `bench run --dry-run`: the data, cells, memory and time of a run.
  *
  * @module
  */

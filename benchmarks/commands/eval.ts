@@ -73,9 +73,9 @@ function givenValues(
   };
 }
 
-/** Limit and examples in prompts of each task: the flags' for tasks that are added, the run's own for the others. With
- * `remeasure` the flags hold for those of the run that they name, or for all if they name none.
- * @throws {UsageError} when the flags ask for other results of the run's tasks without it. */
+/** Limit and few-shot examples of each task: from the flags for added tasks, from the run for the others. With
+ * `remeasure`, the flags also apply to the run's tasks that they name (all by default).
+ * @throws {UsageError} when the flags would replace results without it. */
 function settingsOfTasks(
   given: Record<string, unknown>,
   { tasks: own = [], ...kept }: Partial<RunConfig>,

@@ -1,4 +1,4 @@
-/** The models of a run in our engine and in llama.cpp. Does the speed-up survive there?
+/** Times the models of a run in our engine and in llama.cpp.
  *
  * @module
  */

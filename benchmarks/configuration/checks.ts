@@ -1,4 +1,4 @@
-/** What a run is refused for before its first cell.
+/** Checks of a run before its first cell.
  *
  * @module
  */
@@ -115,7 +115,7 @@ export function checkLevels(
 }
 
 /** Checks that every cell at once has a GPU of its own.
- * @throws {UsageError} when there are too few, or nobody knows how many. */
+ * @throws {UsageError} when there are too few or their number is unknown. */
 export function checkGpus(jobs: number, gpus: number): void {
   if (jobs <= Math.max(1, gpus)) return;
   throw new UsageError(

@@ -1,5 +1,5 @@
-/** Whether an engine starts here. It is started in a process of its own: native libraries print, may crash, and would
- * make every cell's process look as large as theirs. As a program: `engine_probe.ts NAME [OPTIONS as JSON [rate]]`.
+/** Whether an engine starts here. It is started in its own process, because native libraries print, may crash and use
+ * memory. As a program: `engine_probe.ts NAME [OPTIONS as JSON [rate]]`.
  *
  * @module
  */

@@ -1,4 +1,4 @@
-/** Makes a run ready to go: everything that can be checked before the first cell is checked here.
+/** Prepares a run: everything that can be checked before the first cell is checked here.
  *
  * @module
  */
@@ -71,7 +71,7 @@ export interface PreparedRun {
   taskGroups: TaskGroup[];
 }
 
-/** What a run asks of its cells besides measurements. */
+/** Settings of a run for its cells besides measurements. */
 export function wantedOf({ config: { keepWeights }, fingerprint }: PreparedRun): Wanted {
   return { hashes: fingerprint.data, ...keepWeights !== undefined && { keepWeights } };
 }

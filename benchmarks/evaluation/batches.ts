@@ -1,4 +1,4 @@
-/** How many tokens go through the model at once, and what happens where memory does not hold them.
+/** Tokens per scoring batch, and smaller batches when memory runs out.
  *
  * @module
  */

@@ -1,5 +1,5 @@
-/** What a method returns is checked before anything is cut: a plan of whole numbers that fits the model, tensors of
- * finite numbers, and neither more nor less removed than the level asks for. Messages name the method and the layer.
+/** Checks the result of a method before anything is cut: the plan fits the model and its level, and tensors are finite.
+ * Messages name the method and the layer.
  *
  * @module
  */
@@ -93,8 +93,8 @@ function smallestStep(
 /** Sums of measured times are rounded. */
 const ROUNDING = 1e-9;
 
-/** Refuses a model that costs more than the budget, and one that lost more than the level asked for by a unit or more,
- * which would be ranked among larger ones. A method whose options give it a target of its own may remove more.
+/** Refuses a model that exceeds the budget or is a unit or more below it, which would be ranked among larger models.
+ * Methods with their own target may remove more.
  * @throws {UsageError} that names the method and both sizes. */
 export function checkBudget(
   method: Method,

@@ -1,5 +1,5 @@
-/** From a dense model to a smaller one: the method chooses the units that stay, least squares may make up for the
- * others, and the model is cut.
+/** Prunes a dense model: the method chooses the units to keep, least squares may correct for the others, and the model
+ * is cut.
  *
  * @module
  */
@@ -54,7 +54,7 @@ export interface PruneOptions extends StepOptions {
   resource?: Resource;
   /** What may be removed; FFN channels and key/value groups by default. */
   units?: readonly RunUnit[];
-  /** Whole layers that go first, those of least block influence; see `TargetOptions`. */
+  /** Number of whole layers to remove first, in order of block influence; see `TargetOptions`. */
   dropLayers?: number;
   /** FFN widths are multiples of this. */
   ffnMultiple?: number;
@@ -138,8 +138,8 @@ export async function prune(dense: LoadedModel, given: PruneOptions): Promise<Pr
   };
 }
 
-/** Tensors at dense shape that make up for the units that `plan` removes, beside those that the method `replaced`:
- * least squares of the outputs on the calibration windows. */
+/** Tensors at dense shape that correct for the units that `plan` removes, by least squares of the outputs on the
+ * calibration windows, and those that the method `replaced`. */
 export async function compensate(
   dense: Pick<LoadedModel, "model">,
   { plan, replaced, windows, how = "least-squares", onUnsolved, ...given }: StepOptions & {

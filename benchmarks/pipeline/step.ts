@@ -1,4 +1,4 @@
-/** What every step of the pipeline may be given besides its own settings.
+/** Options that every step of the pipeline accepts.
  *
  * @module
  */

@@ -1,4 +1,4 @@
-/** Which results of a record answer what is asked: the same data, protocol, limit and examples in the prompt.
+/** The results of a record that match a request: same data, protocol, limit and few-shot examples.
  *
  * @module
  */
@@ -65,7 +65,7 @@ export function withoutThroughput({ throughput: _timed, ...cell }: Cell): Cell {
   return cell;
 }
 
-/** What a run wants of its cells besides measurements. */
+/** Settings of a run for its cells besides measurements. */
 export interface Wanted {
   hashes: DataHashes;
   /** Whether changed weights are stored; either will do when absent. */

@@ -16,7 +16,7 @@ import { readRecords, recordPath, runPaths, toJson } from "./store.ts";
 const JOINED = ["methods", "methodFile", "checkpoints", "sparsity", "seeds", "perplexity", "tasks", "taskFile"]
   .concat() as (keyof RunConfig)[];
 
-/** Settings that decide no number; those of the first run stay. Weights and data are compared by hash. */
+/** Settings without effect on results; the first run's are kept. Weights and data are compared by hash. */
 const FREE = ["name", "model", "data", "out", "jobs", "device", "throughput", "paper", "keepWeights", "logSamples"]
   .concat("layerwise") as (keyof RunConfig)[];
 
@@ -87,7 +87,7 @@ interface Found {
   record: CellRecord;
 }
 
-/** The record that stays of those of one cell: a finished one of the first run that has it.
+/** The record to keep for a cell: a finished one of the first run that has it.
  * @throws {UsageError} when two finished ones differ. */
 function chosen(found: readonly Found[]): Found[] {
   const done = found.filter(({ record }) => record.state === "done");

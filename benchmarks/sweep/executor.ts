@@ -1,5 +1,5 @@
-/** What runs the cells of a run: processes of this machine, or a cluster. An executor starts cells and reports how they
- * ended. Names, skipping, records of failures and progress belong to the sweep.
+/** Executors start the cells of a run on this machine or a cluster, and report how they ended. The sweep handles names,
+ * skipping, records of failures and progress.
  *
  * @module
  */
@@ -44,7 +44,7 @@ export function processFiles(out: string, named: NamedCell): { job: string; log:
   return { job: join(jobs, `${name}.json`), log: join(logs, `${name}.log`) };
 }
 
-/** What a cell's process is told. */
+/** The message to a cell's process. */
 export function cellJob({ run, commit }: ExecutorContext, named: NamedCell, coordinated: boolean): CellJob {
   const { out, data, keepWeights, layerwise, logSamples, paper } = run.config;
   const { device, latency, taskDefinitions, taskGroups } = run;

@@ -9,7 +9,7 @@ import { at } from "../../core/util/indexing.ts";
 import { denoRun } from "../../core/util/deno_run.ts";
 import type { Failure } from "../../core/schema/failure.ts";
 
-/** What a run asks of the cluster. */
+/** Resources that a run requests from the cluster. */
 export interface SlurmOptions {
   partition?: string;
   /** Generic resources of a cell, such as `gpu:1`. */
@@ -106,8 +106,8 @@ async function call(command: string, args: string[]): Promise<{ ok: boolean; std
   }
 }
 
-/** Submits a script; returns the job's id. Slurm writes what it has to say to `output` (with its own `%` patterns).
- * @throws {UsageError} with Slurm's words when it refuses. */
+/** Submits a script; returns the job's id. Slurm writes its output to `output` (with its own `%` patterns).
+ * @throws {UsageError} with Slurm's message when it refuses. */
 export async function submit(script: string, output: string): Promise<string> {
   const { ok, stdout, stderr } = await call("sbatch", ["--parsable", `--output=${output}`, script]);
   if (!ok) throw new UsageError(`Slurm refused the job array: ${stderr}`);

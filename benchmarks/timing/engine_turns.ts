@@ -1,7 +1,7 @@
 /** The same file in our engine and in llama.cpp, timed in turns.
  *
- * A round times the dense model by ours and by llama.cpp, then the other model by llama.cpp and by ours. The next
- * round goes backwards. A drift of the machine meets all four, and engines and models are compared within a round.
+ * A round times the dense model by ours and by llama.cpp, then the other model by llama.cpp and by ours. The next round
+ * reverses the order, so that a drift of the machine affects all four. Engines and models are compared within a round.
  *
  * @module
  */

@@ -1,8 +1,8 @@
 /** GGUF files, versions 2 and 3: metadata, tensor list, and tensors read one at a time.
  *
- * Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. A file is not trusted: every length is compared
- * with the rest of the file before anything is allocated. `@huggingface/gguf` 0.4.6 is not used: it drops byte order
- * marks, which eight tokens of Gemma have, and reads zeros beyond the end of a file.
+ * Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Files are untrusted: every length is compared with
+ * the rest of the file before anything is allocated. `@huggingface/gguf` 0.4.6 is not used: it drops byte order marks,
+ * which eight tokens of Gemma have, and reads zeros beyond the end of a file.
  *
  * @module
  */

@@ -1,8 +1,8 @@
 /** Prepares a `tokenizer.json` for the tokenizer library, so that ids are those of Hugging Face's `tokenizers`.
  *
  * The library (`@huggingface/tokenizers`) differs from the Rust reference in details that change ids. It also takes a
- * whole text as one word if the tokenizer has no splitting step. Both are mended by rewriting steps into equivalent
- * ones. Other steps that the library does not follow exactly are refused by name.
+ * whole text as one word if the tokenizer has no splitting step. Both are fixed by rewriting steps into equivalent
+ * ones. Other steps that the library does not reproduce exactly are refused by name.
  *
  * @module
  */

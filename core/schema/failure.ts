@@ -1,4 +1,4 @@
-/** Failures as data: what went wrong with a cell, by class, and what to do about it.
+/** Failures as data: the class of a failed cell, and its remedy.
  *
  * @module
  */
@@ -14,7 +14,7 @@ const DEVICE_FULL = /OOM when allocating|RESOURCE_EXHAUSTED|CUDA_ERROR_OUT_OF_ME
 const PROCESS_FULL =
   /out of memory|allocation failed|failed to allocate|bad_alloc|\bOOM\b|ENOMEM|Cannot enlarge memory/i;
 const DISK_FULL = /No space left on device|\bENOSPC\b|Disk quota exceeded|\bEDQUOT\b/i;
-/** WebAssembly that reads or jumps where it must not: a fault of the library. */
+/** Invalid reads or jumps in WebAssembly: a fault of the library. */
 const CRASHED = /memory access out of bounds|table index is out of bounds|unreachable executed/i;
 
 /** Exit code of `timeout` of GNU coreutils when it ended its command. */
@@ -82,7 +82,7 @@ const MOST_QUOTED = 300;
 
 type Classified = Pick<Failure, "kind" | "message">;
 
-/** The class of a message, if the words alone give it, and the message with what to do. */
+/** The class of a message, if its words suffice, and the message with a remedy. */
 function classifyWords(text: string, { phase, memory }: Circumstances): Classified | undefined {
   if (DISK_FULL.test(text)) {
     return { kind: "disk-full", message: `The disk of the run's folder is full: free some space (${text})` };
@@ -131,13 +131,13 @@ export function timeoutFailure(limitS: number, phase?: string): Failure {
   return { kind: "timeout", message, exitCode: null, ...during(phase) };
 }
 
-/** The lines of a process's output that say something: no phases, no places in the program. */
+/** The lines of a process's output without phases and stack frames. */
 const spoken = (stderr: string): string[] =>
   stderr.split("\n").map((line) => line.trim())
     .filter((line) => line !== "" && !/^(at |\d{4}-\d\d-\d\dT[\d:.]+Z )/.test(line));
 
-/** The class and the message of a process that ended without a record; `stderr` is the end of its output, `phase` what
- * it was doing. */
+/** The class and the message of a process that ended without a record; `stderr` is the end of its output, `phase` its
+ * last phase. */
 export function classifyExit(
   { signal, code: exitCode }: Pick<Deno.CommandStatus, "code" | "signal">,
   stderr: string,
@@ -166,7 +166,7 @@ export function lastPhase(log: string): string | undefined {
   return [...log.matchAll(/^\d{4}-\d\d-\d\dT[\d:.]+Z (.+)$/gm)].at(-1)?.[1];
 }
 
-/** The classes that `--retry` names: `oom` is short for `out-of-memory`; `all` and `none` stand alone.
+/** The classes that `--retry` names: `oom` is short for `out-of-memory`; `all` and `none` cannot be combined.
  * @throws {UsageError} on an unknown class. */
 export function parseRetry(text: string): readonly FailureKind[] {
   if (text === "all") return FAILURE_KINDS;

@@ -77,12 +77,12 @@ function perTask<T extends z.ZodType>(value: T) {
   return z.union([value, z.record(z.string(), value)]);
 }
 
-/** What a setting of tasks says of one of them; undefined if nothing. */
+/** The value of a setting for one task; undefined if there is none. */
 export function ofTask<T>(setting: T | Record<string, T> | undefined, task: string): T | undefined {
   return setting instanceof Object ? setting[task] : setting;
 }
 
-/** A list, for which one item may stand alone. */
+/** A list; a single item is accepted, too. */
 function listOf<T extends z.ZodType>(item: T, minimum = 0) {
   const toList = (value: z.input<T> | z.input<T>[]) => value == null || Array.isArray(value) ? value : [value];
   return z.preprocess(toList, z.array(item).min(minimum));
@@ -209,7 +209,7 @@ const measureFields = {
   throughput: throughputChoiceSchema.optional(),
 };
 
-/** One cell: everything that decides its numbers, and nothing more. */
+/** One cell: exactly the settings that determine its numbers. */
 export const cellSchema = z.strictObject({
   model: z.string(),
   engine: z.enum(ENGINE_NAMES),

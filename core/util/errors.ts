@@ -1,4 +1,4 @@
-/** Errors whose messages are for the user. Every other error is a defect of the program or the machine.
+/** Errors with messages for the user. Every other error is a defect of the program or the machine.
  *
  * @module
  */

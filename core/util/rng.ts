@@ -1,4 +1,4 @@
-/** Named, seeded random streams: each purpose has its own, so that a draw added in one place moves no other.
+/** Named, seeded random streams, one per purpose: an added draw does not change the other streams.
  *
  * @module
  */

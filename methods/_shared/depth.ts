@@ -1,4 +1,4 @@
-/** Whole layers that go before units: those of least block influence, and methods on what is left of the model.
+/** Removal of whole layers before units, in order of block influence, and methods on the remaining model.
  *
  * @module
  */
@@ -64,8 +64,8 @@ function renamed(tensors: Statistics, to: (layer: number) => number): Statistics
 
 /** A model without some of its layers, as a method sees it. */
 interface AtDepth<Options> extends Disposable {
-  /** The context's model has fewer layers and its target the rest of the budget; the teacher of a training stays the
-   * whole model. Statistics that a run keeps are told apart by the layers. */
+  /** The context's model has fewer layers and its target the rest of the budget; the teacher is still the whole model.
+   * Cached statistics are identified by the layers. */
   inner: MethodContext<Options>;
   /** A result for the whole model. */
   whole(result: PruneResult): PruneResult;

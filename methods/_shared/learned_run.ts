@@ -1,4 +1,4 @@
-/** What methods that learn share: they learn a structure on the run's training, then what is left of the model heals.
+/** The training that learned methods share: they learn a structure, then the pruned model is recovered.
  *
  * @module
  */
@@ -35,12 +35,12 @@ import { removedUnits } from "./learned_units.ts";
 
 /** A structure that was learned. */
 export interface Structure extends ModelMasks {
-  /** Kept units. `masks` and `hidden` are the values of what is kept, at its widths; they stay as they are. */
+  /** Kept units. `masks` and `hidden` are their values; they do not change. */
   plan: PrunePlan;
 }
 
-/** Lets method `name` learn: `fit` gives the structure, and the remaining steps train what is left of the model.
- * `fit` gets the snapshot of a run that was stopped before its freeze.
+/** Trains method `name`: `fit` returns the structure, and the remaining steps train the pruned model. `fit` gets the
+ * snapshot of a run that was stopped before its freeze.
  * @throws {RangeError} when there is no learning context.
  * @throws {UsageError} when the context does not fit. */
 export async function learn(
@@ -93,7 +93,7 @@ function frozenStructure({ values, arrays }: FoundRun): Structure | null {
   return { plan, masks, ...hidden && { hidden } };
 }
 
-/** Cuts the removed units out of the student and trains what is left for the remaining steps. */
+/** Cuts the removed units out of the student and trains it for the remaining steps. */
 async function heal(
   run: TrainingRun,
   { plan, masks = [], hidden }: Structure,

@@ -58,8 +58,8 @@ export function disposeTrail({ inputs, dy }: Trail): void {
   tf.dispose([...inputs, dy]);
 }
 
-/** Takes a trail back through layer `l`, which is computed again from its input. `variables` stand in for tensors of
- * the layer as `withVariables` says; their gradients are returned, and are the caller's to free. */
+/** Propagates a gradient back through layer `l`, which is recomputed from its input. `variables` stand in for tensors
+ * of the layer as `withVariables` says; their gradients are returned, and are the caller's to free. */
 export function layerBack(
   model: DecoderModel,
   l: number,

@@ -1,4 +1,4 @@
-/** LLM-Pruner: units are removed by a Taylor estimate of the loss without them.
+/** LLM-Pruner: removes units by a Taylor estimate of the loss without them.
  *
  * Paper: Ma et al. 2023, arXiv:2305.11627, section 3.2, eqs. 3 to 5; dependency groups of section 3.1.
  *

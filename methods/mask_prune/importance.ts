@@ -1,4 +1,4 @@
-/** What MaskPrune starts from: how much each unit counts in the dense model, from calibration data.
+/** Initial scores of MaskPrune: the importance of each unit in the dense model, from calibration data.
  *
  * `fisher` is the sum over calibration sequences of (dL/dm)^2 at m = 1, L the mean cross entropy of the sequence;
  * `wanda` the structured Wanda score. Scores start from `fisher^(1/4) wanda`, from which learning ended lowest on

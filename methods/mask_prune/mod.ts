@@ -1,4 +1,4 @@
-/** MaskPrune: learns which units go, the same number in every layer, while the model trains.
+/** MaskPrune: learns which units to remove, the same number in every layer, while the model trains.
  *
  * Paper: Qin, Tan, Zhang, Cai and Wang 2025, arXiv:2502.14008; the minimax form after Yuan et al. 2021, "UMEC".
  *
@@ -77,7 +77,7 @@ const options = z.strictObject({
 });
 type Options = z.infer<typeof options>;
 
-/** Learns which units go, under one width for all layers. */
+/** Learns which units to remove, with one width for all layers. */
 export const maskPrune: Method<typeof options> = defineMethod({
   id: "mask-prune",
   version: 4,

@@ -1,10 +1,9 @@
-/** How many layers MaskPrune removes before units, where a run leaves that to it.
+/** The number of layers that MaskPrune removes before units, if the run does not set it.
  *
  * Candidates are numbers of layers, in the order of block influence; the widths of the others fill the budget. Each is
- * cut by the scores that learning starts from, trained for a part of the run's steps as the run trains, and judged by
- * its cross entropy on the calibration windows, which training does not read. The better ones are trained again for
- * longer (successive halving: Jamieson and Talwalkar 2016, arXiv:1502.07943), since what an untrained model has lost
- * does not say what training gives back.
+ * cut by the initial scores, trained for a part of the run's steps, and judged by its cross entropy on the calibration
+ * windows, which training does not read. The better ones are trained again for longer (successive halving: Jamieson and
+ * Talwalkar 2016, arXiv:1502.07943), because the loss before training does not predict the loss after it.
  *
  * Cost: at most 1.5 times the run's steps on models that are cut already.
  *
@@ -32,7 +31,7 @@ import { unitImportance } from "./importance.ts";
 /** Rounds of the search: how many of the candidates take part, and what part of the run's steps each trains. */
 const ROUNDS = [{ most: 5, part: 1 / 6 }, { most: 2, part: 1 / 3 }];
 
-/** The layers to remove, as many as the run asks for, or as many as do best; and the training that choosing took. */
+/** The layers to remove, in the requested or the best number, and the training that the search took. */
 export async function chooseDepth(
   context: MethodContext<unknown>,
 ): Promise<{ removed: number[]; searched: TrainingReport[] }> {

@@ -1,5 +1,5 @@
-/** Learned widths of MaskPrune: how many units every layer loses, the multiplier of the budget, and the sparsity term
- * with its proximal operator. Plain numbers.
+/** Learned widths of MaskPrune: the number of units that every layer loses, the multiplier of the budget, and the
+ * sparsity term with its proximal operator.
  *
  * bottom_s(m) is the sum of the s smallest m^2 (squared bottom-(s,2) norm): exactly 0 when at least s entries are 0.
  *
@@ -74,8 +74,8 @@ export function stepWidths(
   };
 }
 
-/** Uniform shapes with the attention that the widths leave, in whole units, whose FFN channels fill the budget; those
- * of the budget's own ratio where channels cannot make up for the attention. */
+/** Uniform shapes with the attention units that the widths keep; FFN channels fill the budget. If channels cannot
+ * compensate for the attention, the shapes of the budget's own ratio. */
 export function filledShapes(
   config: DecoderConfig,
   target: BudgetTarget,

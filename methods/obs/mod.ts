@@ -1,4 +1,4 @@
-/** Optimal brain surgeon for structures: the cheapest unit is removed, then the costs of the others are computed anew.
+/** Optimal brain surgeon for structures: removes the cheapest unit, then recomputes the costs of the others.
  *
  * Papers: ZipLM (Kurtic, Frantar and Alistarh 2023, arXiv:2302.04089) and SlimGPT (Ling et al. 2024, arXiv:2412.18110),
  * with their squared error of the block's output (`error: plain`). `error: kfac` weighs that error by its effect on the
@@ -41,7 +41,7 @@ const options = z.strictObject({
   ),
 });
 
-/** The units that stay when each map is cut on the stream of those before it. */
+/** The kept units if each map is cut on the outputs of the cut maps before it. */
 async function pruneInTurn(context: MethodContext<unknown>, error: RemovalError): Promise<PruneResult> {
   const { model, target, calibration, compensates } = context;
   const { headSize } = model.config;

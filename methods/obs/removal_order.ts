@@ -1,5 +1,5 @@
 /** The order in which units are removed at the least cost: greedy removal by optimal brain surgeon. The inverse Gram
- * matrix is updated after each removal, so that a unit that others can replace goes before one that nothing replaces.
+ * matrix is updated after each removal, so that replaceable units are removed first.
  *
  * With A the damped second moment of a map's inputs, removing the columns u of a unit while the columns that are left
  * make up for them costs `tr(E_uu ([A^-1]_uu)^-1)`, E = W S W^T (W [in, out]). S = I is the squared error of the
@@ -39,7 +39,7 @@ const DAMPING = 1e-2;
 /** FFN channels that go before the inverse is updated (SlimGPT removes up to 1024 at once, ZipLM one). */
 const CHANNELS_AT_ONCE = 16;
 
-/** Units from the first to go to the last, and the cost of each when it goes. */
+/** Units in the order of removal, and the cost of each removal. */
 export interface RemovalOrder {
   /** [units]. */
   order: Int32Array;

@@ -4,8 +4,8 @@
  * (princeton-nlp/LLM-Shearing b87218b).
  *
  * Shapes: log-alpha f32 [F] and [G] (or [H]) per layer, and [L] and [D] for the whole model where the options name a
- * target of layers and hidden size; one pair of multipliers for each, shared by all layers, which is what makes the
- * layers equally wide. The target shape is that of the budget, the same for all methods, unless options name another.
+ * target of layers and hidden size; one pair of multipliers for each, shared by all layers, which makes the layers
+ * equally wide. The target shape is that of the budget, the same for all methods, unless options name another.
  *
  * One step:
  *   1. draw masks z from the hard-concrete distribution of log-alpha; the gradient moves what the run trains

@@ -1,5 +1,5 @@
-/** The shape that Sheared LLaMA prunes to, and what it has masks for: its paper's own target, where the options name
- * one, or the budget's uniform widths.
+/** The target shape of Sheared LLaMA, and the dimensions with masks: the shape that options set, or the budget's
+ * uniform widths.
  *
  * Paper: Xia et al. 2024, arXiv:2310.06694, section 3.1 and appendix A.
  *

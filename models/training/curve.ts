@@ -1,4 +1,4 @@
-/** What a training run went through, step by step.
+/** The curve of a training run, step by step.
  *
  * @module
  */

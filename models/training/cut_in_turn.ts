@@ -1,7 +1,7 @@
-/** Cuts a model map by map, on what each map gets from those before it when they are cut.
+/** Cuts a model map by map. Each map is cut with the inputs that the earlier, already cut maps produce.
  *
- * Statistics of the dense model do not see the errors of the layers before. SparseGPT's code takes them on the stream of
- * the layers already pruned (IST-DASLab/sparsegpt 147d215, `llama.py` with `--true-sequential`).
+ * Statistics of the dense model ignore the errors of earlier layers. SparseGPT's code computes them after earlier
+ * layers were pruned (IST-DASLab/sparsegpt 147d215, `llama.py` with `--true-sequential`).
  *
  * @module
  */
@@ -18,8 +18,8 @@ import { hostTensor, keptIndices, pruneModel } from "../surgery.ts";
 import { windowBatch } from "./batches.ts";
 import { compensatedWeight, type CompensationOptions, siteInputs, tokensOf } from "./least_squares.ts";
 
-/** Gets the Gram matrix of a map's inputs, a mean over tokens: f32 [in, in]. Gives the map's weight after its cut, `[out,
- * in]` at dense shape, with zeros for the inputs that go; null where it stays. */
+/** Gets the Gram matrix of a map's inputs, a mean over tokens: f32 [in, in]. Returns the map's weight after its cut,
+ * `[out, in]` at dense shape, with zeros for removed inputs; null if unchanged. */
 export type CutMap = (layer: number, site: ObservedSite, gram: Float32Array) => Promise<HostTensor | null>;
 
 interface Progress {
@@ -84,8 +84,8 @@ export function withoutInputs({ shape, data }: HostTensor, kept: readonly number
   return { shape, data: data.map((value, i) => stays.has(i % inputs) ? value : 0) };
 }
 
-/** What `compensate` of least squares gives, from the inputs that each map has when all before it are cut and
- * compensated; 0 for the inputs that go. Hidden dimensions that `plan` removes stay in the stream. */
+/** Least-squares corrections as `compensate` returns them, from the inputs of each map after all earlier maps were cut
+ * and compensated; 0 for removed inputs. Hidden dimensions that `plan` removes are still present. */
 export async function compensateInTurn(
   dense: DecoderModel,
   plan: PrunePlan,

@@ -1,8 +1,8 @@
-/** Least-squares compensation: when units go, the output and down maps change so that the units that stay reproduce the
- * dense output as well as they can.
+/** Least-squares compensation: changes the output and down maps so that the kept units reproduce the dense output as
+ * well as possible.
  *
  * With G = sum over calibration tokens of a a^T (a: input of the map in the dense model), K the kept and R the removed
- * inputs, `W_K += W_R G_RK (G_KK + lambda mean(diag G) I)^-1`: the correction is what is regularised, not the weight.
+ * inputs, `W_K += W_R G_RK (G_KK + lambda mean(diag G) I)^-1`: the correction is regularised, not the weight.
  *
  * @module
  */

@@ -1,4 +1,4 @@
-/** What trains of a decoder while its weights stay frozen: low-rank adapters on the linear maps (LoRA: Hu et al. 2021,
+/** Trained parameters of a decoder with frozen weights: low-rank adapters on the linear maps (LoRA: Hu et al. 2021,
  * arXiv:2106.09685), and scales, one number per FFN channel and query head.
  *
  * @module

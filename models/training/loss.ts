@@ -1,6 +1,6 @@
-/** The training loss at the vocabulary: cross entropy with the next token and divergence from a teacher, with the
- * gradient to the hidden states made in the same pass over the vocabulary, some rows at a time, so that nothing of the
- * size rows x vocabulary is kept.
+/** The training loss at the vocabulary: cross entropy with the next token and divergence from a teacher. The gradient
+ * to the hidden states is computed in the same pass, a few rows at a time, so that no tensor of size rows x vocabulary
+ * is kept.
  *
  * Shape legend: B batch, T tokens, S = B (T - 1) scored rows, D width, V vocabulary, k tokens kept of the teacher.
  *

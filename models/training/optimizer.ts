@@ -1,9 +1,8 @@
 /** AdamW over named variables: groups with rates and schedules of their own, clipping by the global norm, and a
  * state that can be stored and restored.
  *
- * On a CPU the arithmetic runs on the host: the way there is short, one pass over all values in JavaScript is fast,
- * and the moments are plain arrays, the same on every engine. On a GPU (`Engine.stepsOnDevice`) it runs on the
- * device, see `device_optimizer.ts`.
+ * On a CPU the arithmetic runs on the host: one pass over all values in JavaScript is fast, and the moments are plain
+ * arrays on every engine. On a GPU (`Engine.stepsOnDevice`) it runs on the device, see `device_optimizer.ts`.
  *
  * @module
  */

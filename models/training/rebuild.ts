@@ -1,4 +1,4 @@
-/** How a pruned model came about: what it can be made again from without training, in a few per cent of its size.
+/** The data that rebuilds a pruned model without training, in a few per cent of its size.
  *
  * @module
  */
@@ -94,8 +94,8 @@ export function rebuildTensors({ replaced, trained }: Rebuild): Map<string, Host
   return tensors;
 }
 
-/** The rebuild that {@linkcode rebuildTensors} was made of, for a model of shape `dense`; `scale` is that of the
- * adapters, 0 where there are none, undefined where nothing was trained.
+/** The inverse of {@linkcode rebuildTensors}, for a model of shape `dense`; `scale` is the adapters' scale: 0 without
+ * adapters, undefined without training.
  * @throws {RangeError} that names what does not fit. */
 export function rebuildOf(
   { plan, windows, scale }: Pick<Rebuild, "plan" | "windows"> & { scale?: number },

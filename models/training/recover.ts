@@ -1,6 +1,5 @@
-/** Recovery of a pruned model: the same adapters, scales, loss, data and tokens as learned methods get, so that any
- * method can be compared with them at equal cost (Ma et al. 2023, arXiv:2305.11627, section 3.3, for recovery by
- * LoRA).
+/** Recovery of a pruned model with the adapters, scales, loss, data and tokens of learned methods, so that all methods
+ * are compared at equal cost (Ma et al. 2023, arXiv:2305.11627, section 3.3, for recovery by LoRA).
  *
  * @module
  */

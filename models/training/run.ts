@@ -94,7 +94,7 @@ function checkWindows({ options: { steps, batch, tokens }, windows }: RunOptions
 }
 
 /** Hidden states are compared layer by layer.
- * @throws {UsageError} when nothing says which layers of the teacher stand beside those of the base. */
+ * @throws {UsageError} when the layers of teacher and base cannot be matched. */
 function checkLayers({ base, teacher, teacherLayers, options: { hidden } }: RunOptions): void {
   const [own, other] = [base, teacher].map(({ config }) => config.layers.length);
   if (hidden === 0 || own === (teacherLayers?.length ?? other)) return;
@@ -179,7 +179,7 @@ export async function nextStep(
     teacher,
     teacherLayers,
     ...masks,
-    // It falls to 0: the dense model's states repair what pruning broke, but hold back what the text teaches.
+    // It falls to 0: the dense model's states help at first, but later limit what the text can teach.
     options: { ...options, hidden: options.hidden * (1 - step / options.steps) },
   });
   run.step++;

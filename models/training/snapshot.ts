@@ -1,4 +1,4 @@
-/** Snapshots of a training run on disk, so that a run that was killed goes on and ends with the same result.
+/** Snapshots of a training run on disk: a killed run resumes and ends with the same result.
  *
  * @module
  */
@@ -34,8 +34,8 @@ export interface SnapshotPlace {
 
 const INDEX = "latest.json";
 
-/** Writes a snapshot: the arrays to a file of their own, then the index that names it, each whole or not at all, then
- * removes older arrays. Whenever the process ends, the folder holds one whole snapshot or none. */
+/** Writes a snapshot atomically: first the arrays, then the index that names their file; then removes older arrays.
+ * Whenever the process ends, the folder has one complete snapshot or none. */
 export function saveSnapshot(folder: string, { key, step, state, tensors }: Snapshot): void {
   Deno.mkdirSync(folder, { recursive: true });
   const file = `step-${step}.safetensors`;

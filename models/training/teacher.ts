@@ -1,4 +1,4 @@
-/** What the dense model says of each next token: the targets of distillation, small enough to keep.
+/** The targets of distillation: the dense model's most probable next tokens, small enough to keep.
  *
  * @module
  */

@@ -1,4 +1,4 @@
-/** What the page over many runs knows: rows, columns and cells as plain data, made by the code of the reports.
+/** Data of the page over many runs: rows, columns and cells, made by the code of the reports.
  *
  * @module
  */

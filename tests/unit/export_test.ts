@@ -283,11 +283,7 @@ folderTest("save() replaces nothing but an empty folder", async (folder) => {
   const notes = join(folder, "notes.txt");
   Deno.writeTextFileSync(notes, "precious");
   for (const place of [folder, notes]) {
-    await assertRejects(
-      () => save({} as LoadedModel, place),
-      UsageError,
-      `"${place}" exists and is not an empty folder`,
-    );
+    await assertRejects(() => save({} as LoadedModel, place), UsageError, `"${place}" exists and is not an empty`);
   }
   assertEquals(Deno.readTextFileSync(notes), "precious");
 });

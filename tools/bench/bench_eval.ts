@@ -2,8 +2,8 @@
  *
  * Each repeat is a process of its own; loading counts for the memory, not for the time. With `--peer lm-eval`, the same
  * records go through lm-evaluation-harness's `hf` backend (PyTorch on the CPU, f32) in turns with ours, at its fastest
- * batch size on a few examples. Ratios are printed only when both sides give the same log-likelihoods. With
- * `--peer exact`, fast arithmetic is compared with exact, and the examples decided otherwise are counted.
+ * batch size on a few examples. Ratios are printed only when both sides give the same log-likelihoods. With `--peer
+ * exact`, fast arithmetic is compared with exact, and changed decisions are counted.
  *
  * Exit codes: 0 done, 1 the sides disagree, 2 wrong use.
  *

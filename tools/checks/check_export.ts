@@ -1,4 +1,4 @@
-/** Whether other engines load exported models and compute the same.
+/** Checks that other engines load exported models and compute the same.
  *
  * Four models are made of one: dense; uniformly pruned, with heads times head size unlike the width; pruned to
  * unequal layers and padded with zeros; dense with biases where FLAP's compensation adds them.

@@ -1,4 +1,4 @@
-/** Whether every family of models computes here what it computes in transformers.
+/** Checks that every model family gives the same results here and in transformers.
  *
  * transformers (from PyPI, in a private environment) makes a small random model of each family and variant of
  * `small_families.ts`, in float32 and in a 16-bit type, in several shards. We load the folder: logits must agree within

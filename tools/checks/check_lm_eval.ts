@@ -1,4 +1,4 @@
-/** Whether our scores are those of lm-evaluation-harness.
+/** Checks that our scores equal those of lm-evaluation-harness.
  *
  * The harness (0.4.13 with PyTorch, from PyPI, in a private environment) scores the same records with its own task
  * definitions, on the same weights in f32. Each log-likelihood, decision and logged record is compared. With

@@ -1,5 +1,5 @@
-/** What holds on this machine's GPU, in at most half an hour: one Markdown and one JSON file. Each step is a process of
- * its own with a time limit, so that none stops the others.
+/** Tests this machine's GPU in at most half an hour and writes one Markdown and one JSON file. Each step is a process
+ * of its own with a time limit, so that none stops the others.
  *
  * @module
  */

@@ -1,6 +1,6 @@
-/** What a device does with one model, as a process of its own: `measure.ts ENGINE device|memory|SHAPE SIZE [PYTHON DEVICE]`
- * prints an array of {@linkcode Finding} as JSON, or why there is none. With Python, PyTorch does the same on its device.
- * A step that ends its process cannot end the check.
+/** Measures one model on a device, in its own process: `measure.ts ENGINE device|memory|SHAPE SIZE [PYTHON DEVICE]`
+ * prints an array of {@linkcode Finding} as JSON, or why there is none. With Python, PyTorch does the same on its
+ * device. A step that ends its process cannot end the check.
  *
  * @module
  */
