@@ -4,11 +4,9 @@
  * @module
  */
 import { join } from "node:path";
-import { EngineError, unknownName, UsageError } from "../core/util/errors.ts";
-import { isDiskFull } from "../core/schema/failure.ts";
-import { isSystemError } from "../core/util/paths.ts";
+import { unknownName, UsageError } from "../core/util/errors.ts";
 import { usage } from "./commands/help.ts";
-import type { Command } from "./commands/command.ts";
+import { type Command, explainEnd } from "./commands/command.ts";
 import { COMMANDS } from "./commands/mod.ts";
 import { HelpRequest, parseStrictly } from "./configuration/flags.ts";
 
@@ -47,16 +45,6 @@ export async function main(args: string[]): Promise<number> {
       console.log(COMMANDS.get(first ?? "")?.help());
       return 0;
     }
-    if (isDiskFull(error)) {
-      console.error(`The disk is full (${(error as Error).message}): free some space, then repeat the command`);
-      return 1;
-    }
-    if (isSystemError(error)) {
-      console.error(`Cannot use a path (${error.message}): give another one`);
-      return 2;
-    }
-    if (!(error instanceof UsageError || error instanceof EngineError)) throw error;
-    console.error(error.message);
-    return 2;
+    return explainEnd(error);
   }
 }

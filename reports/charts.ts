@@ -149,7 +149,7 @@ function qualityFigure(section: Section, quality: Column, name: string, speed?: 
   return {
     ...{ name, title: `${title}: ${quality.name}` },
     spec: shell(title, [`${subject} · ${about}`, notes.join(" ")], { layer: layers }),
-    ...!speed &&
+    ...!speed && bySeed.length > 0 &&
       { seeds: layer(bySeed, { type: "point", filled: true, size: 14, opacity: 0.7 }, { x, y, color: colour }) },
   };
 }

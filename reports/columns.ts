@@ -125,7 +125,8 @@ function perplexityMeasurement(result: PerplexityResult): Measurement {
       name,
       metric: protocol === "c" ? "word perplexity" : "perplexity",
       slug: `${slugOf(name)}_${protocol}${windowTokens}_n${windows}`,
-      count,
+      // (a) is the usual one, and the metric of (c) has its own name.
+      count: protocol === "b" ? `protocol b, ${count}` : count,
       limited,
       windowTokens,
       protocol:

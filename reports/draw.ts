@@ -3,6 +3,7 @@
  * @module
  */
 import { renderAsync } from "@resvg/resvg-js";
+import { join } from "node:path";
 import * as vega from "vega";
 import { compile, type TopLevelSpec } from "vega-lite";
 import { FONT } from "./palette.ts";
@@ -78,9 +79,7 @@ export const SHIPPED_FONT = {
   loadSystemFonts: false,
   defaultFontFamily: "Inter",
   sansSerifFamily: "Inter",
-  fontFiles: ["Inter-Regular.otf", "Inter-SemiBold.otf"].map((file) =>
-    decodeURIComponent(new URL(`fonts/${file}`, import.meta.url).pathname)
-  ),
+  fontFiles: ["Inter-Regular.otf", "Inter-SemiBold.otf"].map((file) => join(import.meta.dirname!, "fonts", file)),
 };
 
 /** Rasterises an SVG at twice its size. */

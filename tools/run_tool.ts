@@ -3,7 +3,8 @@
  * @module
  */
 import { HelpRequest, parseStrictly } from "../benchmarks/configuration/flags.ts";
-import { EngineError, UsageError } from "../core/util/errors.ts";
+import { explainEnd } from "../benchmarks/commands/command.ts";
+import { UsageError } from "../core/util/errors.ts";
 import { goToUserFolder } from "../core/util/user_folder.ts";
 
 /** Flags of a tool: names of those with a value, names of switches, and the text of `--help`. */
@@ -19,8 +20,7 @@ export type ToolArgs<Valued extends string, Switch extends string> =
   & { [name in Switch]: boolean };
 
 /** Runs a tool in the user's folder. The process ends with the code that `main` returns; without a code, open work
- * finishes first. An unknown flag, an empty value, every {@linkcode UsageError} and {@linkcode EngineError} end it with code
- * 2 and one sentence. */
+ * finishes first. An unknown flag, an empty value and other errors of the user's end it as {@linkcode explainEnd} says. */
 export async function runTool<Valued extends string = never, Switch extends string = never>(
   { help, string = [], boolean = [] }: ToolFlags<Valued, Switch>,
   main: (args: ToolArgs<Valued, Switch>) => void | number | Promise<void | number>,
@@ -33,8 +33,6 @@ export async function runTool<Valued extends string = never, Switch extends stri
     if (code !== undefined) Deno.exit(code);
   } catch (error) {
     if (error instanceof HelpRequest) return console.log(help);
-    if (!(error instanceof UsageError || error instanceof EngineError)) throw error;
-    console.error(error.message);
-    Deno.exit(2);
+    Deno.exit(explainEnd(error));
   }
 }

@@ -2,7 +2,9 @@
  *
  * @module
  */
-import { UsageError } from "../../core/util/errors.ts";
+import { isDiskFull } from "../../core/schema/failure.ts";
+import { EngineError, NumericError, UsageError } from "../../core/util/errors.ts";
+import { isSystemError } from "../../core/util/paths.ts";
 import type { StrictOptions } from "../configuration/flags.ts";
 
 /** Flags and positional arguments as they were given. */
@@ -51,6 +53,17 @@ export function choiceOf<T extends string>(flag: string, text: string | undefine
   if (found !== undefined) return found;
   const which = known.length === 1 ? known[0] : `one of ${known.join(", ").toLowerCase()}`;
   throw new UsageError(`--${flag} must be ${which}: ${text === undefined ? "none given" : `current "${text}"`}`);
+}
+
+/** Says in one sentence on standard error why a program ends with `error`. Returns its exit code.
+ * @throws the error itself when it is a defect of the program. */
+export function explainEnd(error: unknown): number {
+  const { message } = error as Error;
+  if (isDiskFull(error)) console.error(`The disk is full (${message}): free some space, then repeat the command`);
+  else if (isSystemError(error)) console.error(`Cannot use a path (${message}): give another one`);
+  else if ([UsageError, EngineError, NumericError].some((kind) => error instanceof kind)) console.error(message);
+  else throw error;
+  return isDiskFull(error) || error instanceof NumericError ? 1 : 2;
 }
 
 /** Exit code after Ctrl-C: 128 + SIGINT. */

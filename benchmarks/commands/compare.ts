@@ -22,7 +22,7 @@ async function compareFolders([dir, ...others]: readonly string[], flags: Flags)
   if (dir === undefined) throw new UsageError("No run given: bench compare DIR [OTHER ...]");
   const pair = textFlag(flags, "pair");
   const [first, second, ...more] = pair?.split(",").map((name) => name.trim()) ?? [];
-  if (pair !== undefined && (!first || !second || more.length > 0 || others.length > 0)) {
+  if (pair !== undefined && (!first || !second || first === second || more.length > 0 || others.length > 0)) {
     throw new UsageError(
       `--pair must be two methods of one run, such as \`bench compare DIR --pair flap,obs\`: current ${pair}`,
     );

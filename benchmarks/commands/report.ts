@@ -92,7 +92,7 @@ async function writeFigures(dir: string, title: string, to: string, flags: Flags
   ]);
   const all = recordsToReport(dir);
   const known = new Set(all.flatMap(({ cell }) => cell.method?.id ?? []));
-  const methods = textFlag(flags, "methods")?.split(",").map((id) => choiceOf("methods", id, [...known]));
+  const methods = textFlag(flags, "methods")?.split(",").map((id) => choiceOf("methods", id.trim(), [...known]));
   const columns = choiceOf("columns", textFlag(flags, "columns") ?? "1", ["1", "2"]);
   const records = all.filter(({ cell }) => cell.method === null || (methods?.includes(cell.method.id) ?? true));
   const layout = { columns, dots: flags.dots === true };

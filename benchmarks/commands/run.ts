@@ -19,14 +19,6 @@ import { MANNER_ROWS, RUN_FLAGS, RUN_SWITCHES, type RunManner, runManner } from 
 /** Signals within this time count as one. */
 const SAME_SIGNAL_MS = 1000;
 
-function readText(path: string): string {
-  try {
-    return Deno.readTextFileSync(path);
-  } catch (error) {
-    throw new UsageError(`Cannot read "${path}": ${(error as Error).message}`);
-  }
-}
-
 /** Configuration of `bench run` from its arguments, and how its cells are run. */
 export function configSources(flags: Flags): { sources: ConfigSource[] } & RunManner {
   const preset = textFlag(flags, "preset");
@@ -37,7 +29,7 @@ export function configSources(flags: Flags): { sources: ConfigSource[] } & RunMa
   const path = preset !== undefined ? presetPath(preset) : config;
   const base: ConfigSource = path === undefined
     ? { values: { throughput: {} }, where: () => "--throughput" }
-    : yamlSource(readText(path), path);
+    : yamlSource(Deno.readTextFileSync(path), path);
   // Paths in a user's file start at its folder, those of a preset at the user's folder.
   if (config !== undefined) base.values = movePaths(base.values, fromFolder(dirname(config)));
   return { sources: [base, flagSource(flags)], ...runManner(flags) };

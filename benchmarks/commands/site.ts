@@ -96,7 +96,7 @@ export const site: Command = {
   help: () => HELP,
   flags: { string: ["out"], positional: Infinity },
   run: async (flags) => {
-    const dirs = [...new Set(flags._)];
+    const dirs = [...new Map(flags._.map((dir) => [resolve(dir), dir])).values()];
     if (dirs.length === 0) throw new UsageError("No run given: bench site DIR... --out FOLDER");
     await writePage(dirs, textFlag(flags, "out") ?? "site");
     return 0;

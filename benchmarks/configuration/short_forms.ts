@@ -70,7 +70,9 @@ export function parseMethods(text: string): { id: string; options: Record<string
     if (name === undefined || methods.length === 0) {
       throw new UsageError(`"${part}" is not a method: write METHOD or METHOD:OPTION=VALUE,OPTION=VALUE`);
     }
-    at(methods, methods.length - 1).options[name] = value === "true" ? true : value === "false" ? false : number(value);
+    at(methods, methods.length - 1).options[name] = /^(true|false|null)$/.test(value)
+      ? JSON.parse(value)
+      : number(value);
   }
   return methods;
 }

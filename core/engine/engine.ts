@@ -9,6 +9,7 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
+import { join } from "node:path";
 import util from "node:util";
 import type { Arithmetic, EngineName } from "../schema/schema.ts";
 import { type CudaDevice, listCudaDevices, visibleDevices, visibleSetting, whyNoGpu } from "./cuda.ts";
@@ -17,6 +18,7 @@ import { EngineError, unknownName } from "../util/errors.ts";
 import { at } from "../util/indexing.ts";
 import { loadDecoderOps } from "./native_ops.ts";
 import { isThere } from "../util/paths.ts";
+import { ROOT } from "../util/user_folder.ts";
 import { counted } from "../util/words.ts";
 
 /** Settings of an engine. */
@@ -58,8 +60,7 @@ export interface Engine {
 }
 
 /** The compiled operations of `core/engine/native/`; see {@linkcode loadDecoderOps}. */
-export const DECODER_OPS =
-  new URL("../../node_modules/@tensorflow/tfjs-node-gpu/lib/napi-v8/decoder_ops.so", import.meta.url).pathname;
+export const DECODER_OPS: string = join(ROOT, "node_modules/@tensorflow/tfjs-node-gpu/lib/napi-v8/decoder_ops.so");
 
 /** The command that builds the native engine, for messages. */
 export const SETUP_COMMAND = "deno task setup:tensorflow";

@@ -132,7 +132,7 @@ export function timeoutFailure(limitS: number, phase?: string): Failure {
 }
 
 /** The lines of a process's output without phases and stack frames. */
-const spoken = (stderr: string): string[] =>
+export const spoken = (stderr: string): string[] =>
   stderr.split("\n").map((line) => line.trim())
     .filter((line) => line !== "" && !/^(at |\d{4}-\d\d-\d\dT[\d:.]+Z )/.test(line));
 

@@ -58,5 +58,5 @@ export function unknownName(kind: string, name: string, known: readonly string[]
   const hint = nearest !== undefined && editDistance(name, nearest) <= Math.max(2, name.length / 3)
     ? ` Did you mean "${nearest}"?`
     : "";
-  return new UsageError(`Unknown ${kind} "${name}".${hint} Known: ${known.join(", ")}`);
+  return new UsageError(`Unknown ${kind} "${name}".${hint} Known: ${known.join(", ") || "none"}`);
 }

@@ -3,6 +3,7 @@
  * @module
  */
 import { join } from "node:path";
+import { UsageError } from "../../core/util/errors.ts";
 
 const FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
   .concat(["--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0"]);
@@ -26,7 +27,7 @@ function spawn(profile: string): Deno.ChildProcess {
     return new Deno.Command("chromium", { args, stdout: "null", stderr: "null" }).spawn();
   } catch (error) {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
-    throw new Error("There is no browser to test with: install chromium (Debian: apt-get install chromium)");
+    throw new UsageError("No browser was found: install chromium (Debian: apt-get install chromium)");
   }
 }
 
@@ -93,7 +94,7 @@ async function connect(port: string): Promise<{ page: Page; close: () => Promise
 }
 
 /** Runs `use` with a page of a browser that is started for it and ended after it.
- * @throws {Error} when no browser is installed or it does not start. */
+ * @throws {UsageError} when no browser is installed. */
 export async function withPage(use: (page: Page) => Promise<void>): Promise<void> {
   const profile = Deno.makeTempDirSync();
   const child = spawn(profile);

@@ -61,9 +61,9 @@ Deno.test("parseFlags() reads the flags of tasks", () => {
 });
 
 Deno.test("parseMethods() gives options to the method before them", () => {
-  assertEquals(parseMethods("random,flap:structure=UL-UM,bias=true,layers=4,magnitude"), [
+  assertEquals(parseMethods("random,flap:structure=UL-UM,bias=true,layers=4,keep=null,magnitude"), [
     { id: "random", options: {} },
-    { id: "flap", options: { structure: "UL-UM", bias: true, layers: 4 } },
+    { id: "flap", options: { structure: "UL-UM", bias: true, layers: 4, keep: null } },
     { id: "magnitude", options: {} },
   ]);
   assertThrows(() => parseMethods("bias=true"), UsageError, '"bias=true" is not a method');

@@ -122,7 +122,8 @@ folderTest("writePaperFigures() leaves titles out of the figures and puts them i
   const perSeed = smallRecords().flatMap((one) => one.cell.method?.id === "mask-prune" ? one as DoneRecord : [])
     .map(({ perplexity }) => at(perplexity, 0).perplexity);
   assertEquals(values.map(({ y }) => y), perSeed);
-
+  const alone = buildCharts(sectionOf([doneRecord(), doneRecord({ method: "flap", sparsity: 0.2 })]));
+  assertEquals(alone.flatMap(({ seeds }) => seeds ?? []), []);
   const again = () => writePaperFigures(document, folder, { columns: "1", dots: false });
   assertEquals((await again()).length, written.length);
   Deno.writeTextFileSync(`${folder}/captions.md`, "mine");

@@ -67,6 +67,7 @@ Deno.test("sectionsOf() never mixes results of other data, limits or protocols i
   const section = sectionOf([base, ...others]);
   const columns = section.columns.filter(({ kind }) => kind === "perplexity");
   assertEquals(columns.length, 4);
+  assertEquals(columns.filter(({ count }) => count.startsWith("protocol b, L=")).length, 1);
   for (const row of section.rows) assertEquals(columns.filter(({ key }) => row.values.has(key)).length, 1);
 
   const tasks = sectionOf([base, doneRecord({ method: "random", sparsity: 0.2, examples: 100 })]);

@@ -5,7 +5,7 @@ import { loadCorpus } from "../../datasets/load.ts";
 import { getCorpus } from "../../datasets/mod.ts";
 import { folderTest } from "../support/weights_fixture.ts";
 
-const PARQUET = new URL("../golden/parquet/wikitext2-test.parquet", import.meta.url).pathname;
+const PARQUET = join(import.meta.dirname!, "../golden/parquet/wikitext2-test.parquet");
 
 folderTest("file:PATH is the text of a plain file, of JSON Lines or of Parquet", async (folder) => {
   const write = (name: string, text: string) => {

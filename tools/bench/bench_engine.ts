@@ -10,7 +10,7 @@
 import * as tf from "@tensorflow/tfjs";
 import { join } from "node:path";
 import { at } from "../../core/util/indexing.ts";
-import { countFlag } from "../../benchmarks/commands/command.ts";
+import { countFlag, withTempFolder } from "../../benchmarks/commands/command.ts";
 import type { Peer } from "../../benchmarks/timing/peer_process.ts";
 import { startEngine } from "../../core/engine/engine.ts";
 import type { Arithmetic, EngineName } from "../../core/schema/schema.ts";
@@ -107,7 +107,7 @@ export async function torchSide(
 }
 
 /** Runs the sides in turns. Gives a line per kind of work and side, and the first side's speed over each other's.
- * @throws {Error} when their numbers differ by more than a fraction of `tolerance`. */
+ * @throws {NumericError} when their numbers differ by more than a fraction of `tolerance`. */
 export async function compare(
   workers: Worker[],
   { tokens, repeats, tolerance }: { tokens: number; repeats: number; tolerance: number },
@@ -136,21 +136,20 @@ async function main(flags: ToolArgs<typeof FLAGS[number], never>): Promise<void>
   const { source, tokenizerDefinition: tokenizer } = await openModel(path);
   const rng = createRng(0, "bench-engine");
   const tokens = Int32Array.from({ length }, () => rng.integer(source.config.vocabSize));
-  const folder = await Deno.makeTempDir({ prefix: "bench-engine-" });
-  let peer: Peer | undefined;
-  try {
+  await withTempFolder(async (folder) => {
     const own = await ours(source, tokens, arithmetic);
     const exact = arithmetic === "fast" ? [await ours(source, tokens, "exact")] : [];
     const setup = { model: join(folder, "model"), tokens: [...tokens], threads, dtype, device: "cpu" };
     if (flags.peer) exportHfFolder(source, { to: setup.model, dtype: "F32", tokenizer });
-    peer = flags.peer ? await startTorch("PyTorch", "torch_engine.py") : undefined;
-    console.log(`${path}, 1 x ${length} random tokens, ${threads} threads, ${arithmetic}, in turns`);
-    const sides = [own, ...peer ? [await torchSide(peer, setup)] : [], ...exact];
-    for (const line of await compare(sides, { tokens: length, repeats, tolerance })) console.log(line);
-  } finally {
-    await peer?.close();
-    await Deno.remove(folder, { recursive: true });
-  }
+    const peer = flags.peer ? await startTorch("PyTorch", "torch_engine.py") : undefined;
+    try {
+      console.log(`${path}, 1 x ${length} random tokens, ${threads} threads, ${arithmetic}, in turns`);
+      const sides = [own, ...peer ? [await torchSide(peer, setup)] : [], ...exact];
+      for (const line of await compare(sides, { tokens: length, repeats, tolerance })) console.log(line);
+    } finally {
+      await peer?.close();
+    }
+  });
 }
 
 if (import.meta.main) await runTool({ help: HELP, string: FLAGS }, main);

@@ -12,10 +12,11 @@
 import { join, resolve } from "node:path";
 import { at, lookUp } from "../../core/util/indexing.ts";
 import { hostMemory } from "../../core/engine/device_memory.ts";
-import { choiceOf, countFlag, wholeNumber } from "../../benchmarks/commands/command.ts";
+import { choiceOf, countFlag, wholeNumber, withTempFolder } from "../../benchmarks/commands/command.ts";
 import { measureTask } from "../../benchmarks/evaluation/tasks.ts";
 import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
 import { startBestEngine } from "../../core/engine/engine.ts";
+import { spoken } from "../../core/schema/failure.ts";
 import { type Arithmetic, ARITHMETICS } from "../../core/schema/schema.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { getTask } from "../../datasets/mod.ts";
@@ -107,7 +108,7 @@ async function ours(work: Work): Promise<Outcome> {
       ...[import.meta.filename!, "--worker", JSON.stringify(work)],
     ],
   }).output();
-  if (!success) throw new UsageError(`Evaluating failed: ${new TextDecoder().decode(stderr).trim().slice(-1000)}`);
+  if (!success) throw new UsageError(`Evaluating failed: ${spoken(new TextDecoder().decode(stderr)).at(-1)}`);
   return JSON.parse(new TextDecoder().decode(stdout).trim().split("\n").pop()!);
 }
 
@@ -156,8 +157,7 @@ async function harnessSide(work: Work, files: Record<string, string>, folder: st
 
 /** @returns whether the sides agree, as they do without a peer */
 async function compare(work: Work, repeats: number, peer?: "lm-eval" | "exact"): Promise<boolean> {
-  const folder = await Deno.makeTempDir({ prefix: "bench-eval-" });
-  try {
+  return await withTempFolder(async (folder) => {
     const mine: Outcome[] = [];
     const theirs: Outcome[] = [];
     let other: (() => Promise<Outcome>) | undefined;
@@ -191,9 +191,7 @@ async function compare(work: Work, repeats: number, peer?: "lm-eval" | "exact"):
     console.log(`${count} log-likelihoods within ${worst.toExponential(1)} nats`);
     console.log(`ours takes ${ratios(at(times, 0), at(times, 1))} of the time and ${memory} of the peak memory`);
     return true;
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
+  });
 }
 
 async function main(flags: ToolArgs<typeof FLAGS[number], never>): Promise<number> {
@@ -204,6 +202,7 @@ async function main(flags: ToolArgs<typeof FLAGS[number], never>): Promise<numbe
   const { model = inProject("models/SmolLM2-135M.gguf"), data, peer } = flags;
   if (data === undefined) throw new UsageError("--data must name a folder with the tasks' records");
   const other = peer === undefined ? undefined : choiceOf("peer", peer, ["lm-eval", "exact"]);
+  if (flags["peer-batch"] && other !== "lm-eval") throw new UsageError("--peer-batch needs --peer lm-eval");
   const arithmetic = choiceOf("arithmetic", flags.arithmetic ?? "exact", ARITHMETICS);
   const limit = countFlag(flags, "limit");
   const peerBatch = (flags["peer-batch"] ?? "1,4,16").split(",").map((size) => wholeNumber("peer-batch", size));

@@ -8,6 +8,7 @@
  * @module
  */
 import { pathToFileURL } from "node:url";
+import { withTempFolder } from "../../benchmarks/commands/command.ts";
 import { sectionsOf } from "../../benchmarks/commands/reports.ts";
 import { writeSite } from "../../reports/site/write_site.ts";
 import { withPage } from "../../tests/support/chromium.ts";
@@ -52,16 +53,16 @@ function write(folder: string): string {
 }
 
 async function main(): Promise<number> {
-  const folder = Deno.makeTempDirSync();
   const times: number[][] = ACTIONS.map(() => []);
-  const url = write(folder);
-  await withPage(async (page) => {
-    for (let repeat = 0; repeat < REPEATS; repeat++) {
-      for (const address of ["about:blank", url]) await page.send("Page.navigate", { url: address });
-      for (const [i, [, code]] of ACTIONS.entries()) times[i]?.push(await page.evaluate(timed(code)));
-    }
+  await withTempFolder(async (folder) => {
+    const url = write(folder);
+    await withPage(async (page) => {
+      for (let repeat = 0; repeat < REPEATS; repeat++) {
+        for (const address of ["about:blank", url]) await page.send("Page.navigate", { url: address });
+        for (const [i, [, code]] of ACTIONS.entries()) times[i]?.push(await page.evaluate(timed(code)));
+      }
+    });
   });
-  Deno.removeSync(folder, { recursive: true });
   const least = times.map((own) => Math.round(Math.min(...own)));
   console.log(`${RUNS * (METHODS.length * LEVELS.length + 1)} cells of ${RUNS} runs, least of ${REPEATS} repeats`);
   for (const [i, [name, , most]] of ACTIONS.entries()) console.log(`${name}: ${least[i]} ms (at most ${most})`);

@@ -128,7 +128,7 @@ interface Side extends TurnSide<Outcome> {
 }
 
 /** Runs the sides in turns, the first of which is ours, and prints times, memory and ratios.
- * @throws {Error} when their losses differ by more than a fraction of `tolerance` in the first `compared` steps. */
+ * @throws {NumericError} when their losses differ by more than a fraction of `tolerance` in the first `compared` steps. */
 async function compare(sides: Side[], steps: number, tolerance: number, compared: number): Promise<void> {
   const values = ({ crossEntropy, distillation }: Outcome) => [crossEntropy, distillation];
   const outcomes = await inTurns(sides, { untimed: UNTIMED, timed: steps, tolerance, values, compared });

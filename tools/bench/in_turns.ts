@@ -4,6 +4,7 @@
  */
 import { choiceOf, countFlag } from "../../benchmarks/commands/command.ts";
 import { type Arithmetic, ARITHMETICS } from "../../core/schema/schema.ts";
+import { NumericError, UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
 import { median } from "../../core/util/stats.ts";
 import { inProject } from "../../core/util/user_folder.ts";
@@ -27,6 +28,7 @@ export function torchFlags(
   const threads = countFlag(flags, "threads") ?? navigator.hardwareConcurrency;
   Deno.env.set("TF_NUM_INTRAOP_THREADS", String(threads));
   if (flags.peer !== undefined) choiceOf("peer", flags.peer, ["torch"]);
+  else if (flags.dtype !== undefined) throw new UsageError("--dtype needs --peer torch");
   const arithmetic = choiceOf("arithmetic", flags.arithmetic ?? "exact", ARITHMETICS);
   const dtype = choiceOf("dtype", flags.dtype ?? "float32", ["float32", "bfloat16"]);
   const tolerance = arithmetic === "fast" || dtype !== "float32" ? 0.1 : exact;
@@ -42,7 +44,7 @@ export interface Side<Outcome> {
 }
 
 /** Outcomes of `timed` turns by side, after `untimed` ones: the first touch memory for the first time.
- * @throws {Error} when `values` of a side differ from the first side's by more than a fraction of `tolerance`, in the
+ * @throws {NumericError} when `values` of a side differ from the first side's by more than a fraction of `tolerance`, in the
  * first `compared` turns. */
 export async function inTurns<Outcome>(
   sides: readonly Side<Outcome>[],
@@ -67,7 +69,7 @@ export async function inTurns<Outcome>(
         const b = at(values(other), k);
         return Math.abs(a - b) <= tolerance * Math.max(1, Math.abs(a), Math.abs(b));
       });
-      if (!agrees) throw new Error(`The sides disagree at turn ${i}: ${JSON.stringify(own)}, ${JSON.stringify(other)}`);
+      if (!agrees) throw new NumericError(`The sides disagree at turn ${i}: ${JSON.stringify([own, other])}`);
       if (i >= untimed) at(outcomes, j).push(other);
     }
   }

@@ -8,7 +8,7 @@
  */
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { choiceOf, countFlag } from "../../benchmarks/commands/command.ts";
+import { choiceOf, countFlag, withTempFolder } from "../../benchmarks/commands/command.ts";
 import { argmax, measureTask } from "../../benchmarks/evaluation/tasks.ts";
 import { createScorer, type Scorer } from "../../benchmarks/evaluation/scorer.ts";
 import { lmEvalDocuments } from "../../benchmarks/records/lm_eval_samples.ts";
@@ -180,8 +180,7 @@ async function main(flags: ToolArgs<typeof FLAGS[number], "task-files">): Promis
   const python = await harnessPython();
   const { engine } = await startBestEngine();
   const { source, tokenizer, tokenizerDefinition } = await openModel(path);
-  const work = await Deno.makeTempDir({ prefix: "check-lm-eval-" });
-  try {
+  return await withTempFolder(async (work) => {
     const pretrained = join(work, "model");
     exportHfFolder(source, { to: pretrained, dtype: "F32", tokenizer: tokenizerDefinition });
     const scorer = createScorer(scoringModel(await uploadModel(source)), tokenizer);
@@ -208,9 +207,7 @@ async function main(flags: ToolArgs<typeof FLAGS[number], "task-files">): Promis
     }
     if (files) sound = compareMetrics(files.metrics, results) && sound;
     return sound ? 0 : 1;
-  } finally {
-    await Deno.remove(work, { recursive: true });
-  }
+  });
 }
 
 if (import.meta.main) await runTool({ help: HELP, string: FLAGS, boolean: ["task-files"] }, main);

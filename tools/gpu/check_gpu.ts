@@ -4,7 +4,7 @@
  * @module
  */
 import { join, resolve } from "node:path";
-import { ENGINE_NAMES, type EngineName } from "../../core/schema/schema.ts";
+import type { EngineName } from "../../core/schema/schema.ts";
 import { at } from "../../core/util/indexing.ts";
 import { isThere } from "../../core/util/paths.ts";
 import { ROOT } from "../../core/util/user_folder.ts";
@@ -354,7 +354,7 @@ export function markdown({ engine, onGpu, smallest }: Check, outcomes: Outcome[]
 const chooseEngine = (asked: string | undefined): Promise<ProbedEngine> =>
   asked === undefined
     ? probeEngine("tensorflow", { device: "cuda" }).catch(() => probeEngine("webgpu"))
-    : probeEngine(choiceOf("engine", asked, ENGINE_NAMES));
+    : probeEngine(choiceOf("engine", asked, ["tensorflow", "webgpu", "wasm"]));
 
 async function main(
   { engine: asked, size, out = "check-gpu" }: ToolArgs<typeof FLAGS[number], never>,
@@ -364,8 +364,8 @@ async function main(
   const onGpu = engine.name === "tensorflow"
     ? engine.device.startsWith("cuda")
     : engine.name === "webgpu" && !/llvmpipe|swiftshader|software|cpu/i.test(engine.device);
-  const check: Check = { engine, smallest, onGpu, folder: await Deno.makeTempDir({ prefix: "check-gpu-" }) };
   Deno.mkdirSync(resolve(out), { recursive: true });
+  const check: Check = { engine, smallest, onGpu, folder: await Deno.makeTempDir({ prefix: "check-gpu-" }) };
   const outcomes: Outcome[] = [];
   try {
     for (const step of STEPS) {

@@ -8,7 +8,7 @@
  */
 import { basename, dirname, join, relative, resolve } from "node:path";
 import { parse } from "yaml";
-import { choiceOf } from "../../benchmarks/commands/command.ts";
+import { choiceOf, withTempFolder } from "../../benchmarks/commands/command.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { isThere } from "../../core/util/paths.ts";
 import { ROOT } from "../../core/util/user_folder.ts";
@@ -16,6 +16,7 @@ import { runTool, type ToolArgs } from "../run_tool.ts";
 import { packageFolder, runCommand } from "../setup/setup_common.ts";
 
 const FLAGS = ["out", "engine", "model", "data"] as const;
+type Flags = ToolArgs<typeof FLAGS[number], never>;
 const HELP = `deno task pack --out FILE.tar.xz [options]
 
 Unpacked, ./bench is \`deno task bench\`, and ./bench check-gpu is \`deno task check:gpu\`.
@@ -145,10 +146,13 @@ async function copyProject(to: string): Promise<void> {
   }
 }
 
-async function pack(engine: PackedEngine, { out, model, data }: ToolArgs<typeof FLAGS[number], never>): Promise<void> {
-  const folder = await Deno.makeTempDir({ prefix: "pack-" });
-  const root = join(folder, "maskprune-bench");
-  try {
+async function pack(engine: PackedEngine, out: string, { model, data }: Flags): Promise<void> {
+  for (const path of [model, data]) {
+    if (path && !isThere(path)) throw new UsageError(`Cannot pack "${path}": no such file`);
+  }
+  Deno.mkdirSync(dirname(resolve(out)), { recursive: true });
+  await withTempFolder(async (folder) => {
+    const root = join(folder, "maskprune-bench");
     await copyProject(root);
     copyPackages(engine, root);
     if (engine === "tensorflow") await copyTensorflow(root);
@@ -164,20 +168,19 @@ async function pack(engine: PackedEngine, { out, model, data }: ToolArgs<typeof 
     }
     // A small dictionary is enough where nothing limits the size.
     const options = { XZ_OPT: engine === "tensorflow" || extra.length > 0 ? "-1 -T0" : "-3 -T0" };
-    await runCommand("tar", ["-C", folder, "-cJf", resolve(out!), "maskprune-bench"], "Cannot pack", options);
-    const { size } = Deno.statSync(out!);
+    await runCommand("tar", ["-C", folder, "-cJf", resolve(out), "maskprune-bench"], "Cannot pack", options);
+    const { size } = Deno.statSync(out);
     console.log(`${out}: ${(size / 1e6).toFixed(1)} MB, engine ${engine}. Unpack it, then: ./bench run --preset smoke`);
     if (engine !== "tensorflow" && extra.length === 0 && size > MOST_BYTES) {
       throw new Error(`The archive has ${size} bytes and may have ${MOST_BYTES}`);
     }
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
+  });
 }
 
 if (import.meta.main) {
   await runTool({ help: HELP, string: FLAGS }, async (flags) => {
-    if (flags.out === undefined) throw new UsageError("No archive given: name it with --out FILE.tar.xz");
-    await pack(choiceOf("engine", flags.engine ?? "wasm", ENGINES), flags);
+    const { out = "", engine = "wasm" } = flags;
+    if (!out.endsWith(".tar.xz")) throw new UsageError(`--out must name an archive, FILE.tar.xz: current "${out}"`);
+    await pack(choiceOf("engine", engine, ENGINES), out, flags);
   });
 }

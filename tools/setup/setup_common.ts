@@ -4,7 +4,9 @@
  * @module
  */
 import { type Peer, startPeer } from "../../benchmarks/timing/peer_process.ts";
+import { join } from "node:path";
 import { UsageError } from "../../core/util/errors.ts";
+import { ROOT } from "../../core/util/user_folder.ts";
 
 /** Where downloads that outlive a clone are kept: `MASKPRUNE_CACHE`, else the user's cache folder. */
 export function cacheFolder(): string {
@@ -16,7 +18,7 @@ export function cacheFolder(): string {
 
 /** Real folder of an installed npm package. */
 export function packageFolder(name: string): string {
-  return Deno.realPathSync(new URL(`../../node_modules/${name}`, import.meta.url).pathname);
+  return Deno.realPathSync(join(ROOT, "node_modules", name));
 }
 
 /** Runs a command to its end.
@@ -94,5 +96,5 @@ export async function privatePython(name: string, packages: string[][]): Promise
 /** PyTorch and transformers with a script of `tools/peers`; `name` is for messages. */
 export async function startTorch(name: string, script: string): Promise<Peer> {
   const python = await privatePython("torch", [TORCH, TRANSFORMERS]);
-  return await startPeer(name, python, [new URL(`../peers/${script}`, import.meta.url).pathname]);
+  return await startPeer(name, python, [join(ROOT, "tools/peers", script)]);
 }

@@ -92,7 +92,7 @@ async function compileAddon(tensorflow: string): Promise<void> {
 
 async function compileDecoderOps(tensorflow: string): Promise<void> {
   console.error("Decoder operations: g++ compiles core/engine/native for this processor");
-  const source = new URL("../../core/engine/native/decoder_ops.cc", import.meta.url).pathname;
+  const source = join(ROOT, "core/engine/native/decoder_ops.cc");
   const flags = ["-O3", "-march=native", "-pthread", "-I", `${tensorflow}/include`];
   await compile(DECODER_OPS, [...flags, source, ...linked(tensorflow)]);
 }
