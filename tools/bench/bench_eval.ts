@@ -38,7 +38,7 @@ const HELP = `deno task bench:eval --data DIR [options]
   --limit N          first N examples of each task
   --repeats N        repeats (default: 3)
   --arithmetic A     exact (the default) or fast
-  --peer P           lm-eval or exact: measured in turns with ours
+  --peer P           lm-eval or exact: alternates with it
   --peer-batch LIST  batch sizes of the harness to choose from (default: 1,4,16)`;
 
 /** Examples of each task for choosing the batch size. */

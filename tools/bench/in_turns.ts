@@ -15,8 +15,8 @@ export const TORCH_FLAGS = ["model", "threads", "peer", "arithmetic", "dtype"] a
 /** What {@linkcode TORCH_FLAGS} mean, for the help of a benchmark. */
 export const TORCH_HELP = `  --model PATH   model (default: models/SmolLM2-135M.gguf)
   --threads N    threads of both sides (default: all)
-  --arithmetic A exact (the default) or fast, which is timed in turns with exact
-  --peer torch   measures PyTorch in turns with ours
+  --arithmetic A exact (the default) or fast, which alternates with exact
+  --peer torch   alternates with PyTorch
   --dtype D      PyTorch's: float32 (the default) or bfloat16`;
 
 /** Reads {@linkcode TORCH_FLAGS} and sets the threads of our side. `tolerance` is `exact`, but for rounded arithmetic:

@@ -34,7 +34,7 @@ import { onDevice } from "../../tests/support/device_models.ts";
 import { startTorch } from "../setup/setup_common.ts";
 import { runTool, type ToolArgs } from "../run_tool.ts";
 
-const HELP = `Checks that other engines load exported models and compute the same.
+const HELP = `Checks that other engines load exported models and give the same results.
 
 Usage: deno task check:export [--model PATH] [--peer NAME]
 

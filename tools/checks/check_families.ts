@@ -27,11 +27,11 @@ import { FAMILY_CONFIGS, randomPlan } from "./small_families.ts";
 import { runTool } from "../run_tool.ts";
 import { startTorch } from "../setup/setup_common.ts";
 
-const HELP = `Checks that every family of models computes here what it computes in transformers.
+const HELP = `Checks that every model family gives the same results here and in transformers.
 
 Usage: deno task check:families [--only NAME]
 
-  --only NAME   only small models whose name begins so, such as qwen3
+  --only NAME   only small models whose names begin with NAME, such as qwen3
 
 transformers and PyTorch are installed into a private Python environment the first time.`;
 

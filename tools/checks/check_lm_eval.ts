@@ -42,8 +42,8 @@ const HELP = `deno task check:lm-eval [options]
   --tasks LIST       tasks and corpora (default: the eight of datasets/fixtures)
   --data DIR         folder with their records (default: datasets/fixtures)
   --limit N          first N examples of each
-  --num-fewshot N    solved examples in the prompt (default: 0)
-  --task-files       task files of the harness instead`;
+  --num-fewshot N    few-shot examples (default: 0)
+  --task-files       compare the harness's own task files instead`;
 
 const TASKS = "boolq,piqa,hellaswag,winogrande,arc_easy,arc_challenge,openbookqa,wikitext";
 /** By how much two log-likelihoods may differ, in nats. */

@@ -19,7 +19,7 @@ import { type Finding, MODEL_LIMIT_S, SHAPES } from "./measure.ts";
 const FLAGS = ["engine", "size", "out"] as const;
 const HELP = `deno task check:gpu [options]
 
-Writes check-gpu.md and check-gpu.json; exits 1 if a step failed. Leave the GPU idle meanwhile.
+Writes check-gpu.md and check-gpu.json; exits 1 if a step failed. Leave the GPU idle.
 
   --engine NAME  tensorflow (CUDA), webgpu or wasm (default: tensorflow on CUDA, else webgpu)
   --size SIZE    full (the default, at most 30 minutes) or smallest (two minutes, for a machine without a GPU)
@@ -242,7 +242,7 @@ async function againstCpu(check: Check, signal: AbortSignal): Promise<Finding[]>
 const STEPS: Step[] = [
   measure("device", 60, "device, limits, exact arithmetic"),
   tests("transfers of scoring and training against their budget", ["backend/traffic"]),
-  { name: "a run, killed and continued", limitS: 300, run: killedRun },
+  { name: "a run, killed and resumed", limitS: 300, run: killedRun },
   { name: "kept units and log-likelihoods against the processor's", limitS: 300, run: againstCpu },
   measure("bundled", MODEL_LIMIT_S, "speed and memory, bundled model"),
   measure(
@@ -250,7 +250,7 @@ const STEPS: Step[] = [
     120,
     "out of memory, provoked and survived",
     ({ onGpu, engine }) =>
-      !onGpu && engine.name !== "webgpu" && "tensors lie in the machine's memory, where this would end other programs",
+      !onGpu && engine.name !== "webgpu" && "tensors are in the machine's memory, where this would end other programs",
   ),
   besideTorch("bundled", "bundled model"),
   tests("gradients against finite differences", ["backend/training"], whole),
@@ -266,7 +266,7 @@ const STEPS: Step[] = [
     limitS: 120,
     skip: ({ engine }) =>
       engine.name !== "tensorflow"
-        ? "cells are given to GPUs on CUDA only"
+        ? "cells get their own GPU only on CUDA"
         : (engine.gpus?.length ?? 0) < 2 && `${engine.gpus?.length ?? 0} found`,
     run: async (check, signal) => {
       const out = join(check.folder, "two");
@@ -345,7 +345,7 @@ export function markdown({ engine, onGpu, smallest }: Check, outcomes: Outcome[]
     ...skipped.length === 0 ? [] : ["## Not tried", "", ...list(skipped), ""],
     "## What to send",
     "",
-    "Send this file and `check-gpu.json` with an issue of the project, whatever the verdict. They name the device, its " +
+    "Attach this file and `check-gpu.json` to an issue of the project, whatever the verdict. They name the device, its " +
     "driver and versions, and none of your files.",
     "",
   ].join("\n");
@@ -381,7 +381,7 @@ async function main(
   } finally {
     await Deno.remove(check.folder, { recursive: true });
   }
-  console.log(`${join(out, "check-gpu.md")} and check-gpu.json: what holds, and what to send where`);
+  console.log(`${join(out, "check-gpu.md")} and check-gpu.json: results, and where to send them`);
   return outcomes.some(({ state }) => state === "failed") ? 1 : 0;
 }
 

@@ -144,7 +144,7 @@ async function device(engine: Engine): Promise<Finding[]> {
     { what: "GPUs of NVIDIA: name, driver, compute capability, memory", value: driver },
     { what: "memory of the device", value: gigabytes(engine.memory.totalBytes()) + `, ${engine.memory.place}` },
     {
-      what: "factors of products keep f32 (1 + 2^-12; TF32 gives 1)",
+      what: "products keep f32 factors (1 + 2^-12; TF32 gives 1)",
       ...await keepsFactors((a, b) => tf.matMul(a, b)) ? { value: "yes", holds: true } : { value: "no", holds: false },
     },
     ...Object.entries(limits).map(([name, config]) => ({

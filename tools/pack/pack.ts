@@ -19,10 +19,10 @@ const FLAGS = ["out", "engine", "model", "data"] as const;
 type Flags = ToolArgs<typeof FLAGS[number], never>;
 const HELP = `deno task pack --out FILE.tar.xz [options]
 
-Unpacked, ./bench is \`deno task bench\`, and ./bench check-gpu is \`deno task check:gpu\`.
+In the unpacked archive, ./bench is \`deno task bench\`, and ./bench check-gpu is \`deno task check:gpu\`.
 
   --out FILE      archive to write
-  --engine NAME   wasm (the default), webgpu, or tensorflow as it is set up here
+  --engine NAME   wasm (the default), webgpu, or tensorflow as installed here
   --model PATH    also packs a model, into models/
   --data DIR      also packs a data folder, as data/`;
 

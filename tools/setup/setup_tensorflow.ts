@@ -24,7 +24,7 @@ import { runTool, type ToolArgs } from "../run_tool.ts";
 const HELP = `deno task setup:tensorflow [--cuda] [--python PATH]
 
   --cuda         TensorFlow with CUDA (Linux, about 3 GB of wheels)
-  --python PATH  use the TensorFlow that this Python has instead of downloading a wheel`;
+  --python PATH  use this Python's TensorFlow instead of downloading a wheel`;
 
 const TENSORFLOW_VERSION = "2.21.0";
 const LIBRARIES = ["libtensorflow_cc.so.2", "libtensorflow_framework.so.2"];

@@ -105,7 +105,7 @@ function drawAxes({ known, x, y }) {
     toggle("log vertical", "logY", state.logY === "" ? y?.kind === "perplexity" : state.logY === "yes", "no"),
     toggle("log horizontal", "logX"),
     toggle("Pareto front", "front", state.front === "yes", "no"),
-    toggle("leave random and magnitude out of the scale", "clip", state.clip === "yes", "no"),
+    toggle("exclude random and magnitude from the scale", "clip", state.clip === "yes", "no"),
     toggle("published numbers", "published"),
   );
 }
@@ -115,14 +115,14 @@ function drawChartNote(shown, { x, y }) {
   const texts = [
     ...kinds.length > 0 ? [`Bars: ${kinds.map((kind) => SPREAD_WORDS[kind]).join(", ")}.`] : [],
     ...state.clip === "yes" && shown.some(({ methodId }) => methodId === "random" || methodId === "magnitude")
-      ? ["The scale leaves out random and magnitude, whose points may lie outside."]
+      ? ["The scale excludes random and magnitude; their points may be outside."]
       : [],
     ...unique(shown.map(({ filters }) => filters.model)).length > 1
       ? ["Perplexities of different models cannot be compared."]
       : [],
     ...state.published === "yes"
       ? [
-        "Grey: published numbers of other models and protocols; each names its source. They appear where an axis is a level.",
+        "Grey: published numbers of other models and protocols, shown if an axis is a level.",
       ]
       : [],
   ];
@@ -132,7 +132,9 @@ function drawChartNote(shown, { x, y }) {
   fill(
     "chart-note",
     el("p", {}, texts.join(" ")),
-    front.length > 0 ? el("p", {}, `Dashed: no other point is better on both axes: ${names.join("; ")}.`) : null,
+    front.length > 0
+      ? el("p", {}, `Dashed: Pareto front, no other point is better on both axes: ${names.join("; ")}.`)
+      : null,
   );
 }
 

@@ -60,7 +60,7 @@ function seedParts(
     "details",
     { "data-name": `seed ${seed}` },
     el("summary", {}, `seed ${seed}`),
-    el("p", { class: "meta" }, "Make this cell again, and write its model:"),
+    el("p", { class: "meta" }, "Reproduce this cell and export its model:"),
     command(reproduce),
     command(exported),
     widths("FFN channels", ffn),

@@ -184,7 +184,7 @@ function specOf(points, x, y, width) {
   return {
     $schema: "https://vega.github.io/schema/vega-lite/v6.json",
     // Vega makes this the label for screen readers.
-    description: `${y.title} against ${x.title}: ${points.length} points. The table holds the same numbers.`,
+    description: `${y.title} against ${x.title}: ${points.length} points. The table has the same numbers.`,
     background: null,
     width: width - 26,
     height: narrow ? 460 : 440,
@@ -228,7 +228,7 @@ function lines(datum, x, y) {
     return [
       `${datum.label}: ${datum.y}`,
       datum.source,
-      `Not comparable as it is: ${datum.model}${window ? `, windows of ${window} tokens` : ""}`,
+      `Not directly comparable: ${datum.model}${window ? `, windows of ${window} tokens` : ""}`,
       ...datum.differences.slice(0, 2),
     ];
   }

@@ -236,7 +236,7 @@ function compareWith(baseline, list, { cells, tests }) {
   const tested = columnsOf(list).filter(({ kind, key }) => kind !== "throughput" && baseline.paired.has(key));
   const progress = document.getElementById("progress");
   let left = tested.length;
-  progress.textContent = left > 0 ? "Testing …" : "The baseline has no numbers that tests could pair.";
+  progress.textContent = left > 0 ? "Testing …" : "The baseline has no results for paired tests.";
   compareAll(list, baseline, tested, (column, results) => {
     for (const [row, result] of results) {
       const key = `${column.id} ${row.id}`;
