@@ -8,6 +8,7 @@ import {
   type DoneRecord,
   ofTask,
   type RemovedType,
+  scaleRateOf,
   type TrainingOptions,
   type TrainingReport,
 } from "../core/schema/schema.ts";
@@ -101,12 +102,9 @@ function trainingWords(subject: Subject): string {
 }
 
 function rateWords({ cell: { recover, training } }: Subject): string {
-  const rates: [isTrained: boolean, text: string][] = training === undefined ? [] : [
-    [recover === "lora", `${number(training.learningRate)} (adapters)`],
-    [recover !== undefined, `${number(training.scaleRate)} (scales)`],
-  ];
-  const texts = rates.flatMap(([isTrained, text]) => isTrained ? [text] : []);
-  return texts.length === 0 ? "" : `rate ${texts.join(", ")}`;
+  if (training === undefined || recover === undefined) return "";
+  const adapters = recover === "lora" ? `${number(training.learningRate)} (adapters), ` : "";
+  return `rate ${adapters}${number(scaleRateOf(training, recover))} (scales)`;
 }
 
 function optimiserWords(subject: Subject): string {

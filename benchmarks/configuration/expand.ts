@@ -16,6 +16,7 @@ import {
   type MethodFile,
   pruningOf,
   type RunConfig,
+  scaleRateOf,
   trainingSchema,
 } from "../../core/schema/schema.ts";
 
@@ -84,14 +85,15 @@ type Learning = Pick<Cell, "recover" | "compensate" | "training">;
 
 /** What a run adds to a cell besides its method. Learned methods train in any case, the others if the run recovers. */
 function learningOf(
-  { recover, compensate, training }: Pick<RunConfig, keyof Learning>,
+  { recover, compensate, training = trainingSchema.parse({}) }: Pick<RunConfig, keyof Learning>,
   learned: boolean,
 ): Learning {
   const recovers = recover !== undefined && recover !== "none";
   return {
     ...recovers && { recover },
     ...compensate !== undefined && compensate !== "none" && { compensate },
-    ...(learned || recovers) && { training: training ?? trainingSchema.parse({}) },
+    ...(learned || recovers) &&
+      { training: { ...training, ...recovers && { scaleRate: scaleRateOf(training, recover) } } },
   };
 }
 

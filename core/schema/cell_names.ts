@@ -76,7 +76,7 @@ function settingsOf(
     setting(value, settingWords(name, value)),
   ]);
   return new Map<string, Setting>([
-    ["recover", setting(recover ?? null, recover ? "+ LoRA" : "without recovery")],
+    ["recover", setting(recover ?? null, recover ? `+ ${recover === "lora" ? "LoRA" : recover}` : "without recovery")],
     ["compensate", setting(compensate ?? null, compensate?.replaceAll("-", " ") ?? "without compensation")],
     ...options,
     ["version", setting(method?.version ?? 1, settingWords("version", method?.version ?? 1))],

@@ -22,14 +22,7 @@ import {
   startRun,
   type TrainingRun,
 } from "../../models/training/run.ts";
-import {
-  createStudent,
-  cutStudent,
-  disposeStudent,
-  type HostMasks,
-  type MaskType,
-  type ModelMasks,
-} from "../../models/training/student.ts";
+import { cutStudent, type HostMasks, type MaskType, type ModelMasks } from "../../models/training/student.ts";
 import type { MethodContext, PruneResult } from "../define.ts";
 import { removedUnits } from "./learned_units.ts";
 
@@ -102,16 +95,10 @@ async function heal(
   const { options, base: { config }, base } = run.given;
   const compact = await pruneModel(base, plan, replaced);
   try {
-    const trainedSteps = options.steps - (restored?.frozenSteps ?? (replaced ? run.step : frozenSteps(run)));
+    const trainedSteps = options.steps - (restored?.frozenSteps ?? frozenSteps(run));
     // The rate's course covers only the steps in which something trains.
     const healing = { ...options, steps: trainedSteps };
-    if (replaced) {
-      // What trained so far made up for the loss that least squares have made up for now.
-      disposeStudent(run.student);
-      run.student = createStudent(compact, healing, run.given.rng);
-    } else {
-      run.student = await cutStudent(run.student, { compact, plan, config, options: healing });
-    }
+    run.student = await cutStudent(run.student, { compact, plan, config, options: healing });
     restored?.restore();
     const kept = keptParameters(compact.config) / keptParameters(config);
     const notes = { retained: kept, removed: removedOf(config, plan) };

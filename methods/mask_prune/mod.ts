@@ -15,8 +15,8 @@
  *   5. y <- y + eta_y bottom_s(m)
  *   6. s and z: with `variant: paper` a step of their own (`widths.ts`); else s is the width at which R(s) = B
  *
- * After the last step the s units of lowest rank are cut out. Where the run compensates, that happens at the freeze: least
- * squares corrects the maps, and the remaining steps train what is left from its start (`learn()`).
+ * After the last step the s units of lowest rank are cut out. Where the run compensates, theta stays as it is up to the
+ * freeze: then the units go, least squares correct the maps, and the remaining steps train what is left (`learn()`).
  *
  * `variant: choice`: m = exp(a), a the scores that are learned. Gates are 0 and 1, the rank is a, which starts from
  * calibration data (`importance.ts`). `variant: paper`: m starts at 1 and is the gate itself; |m| is the rank, which
@@ -80,7 +80,7 @@ type Options = z.infer<typeof options>;
 /** Learns which units to remove, with one width for all layers. */
 export const maskPrune: Method<typeof options> = defineMethod({
   id: "mask-prune",
-  version: 4,
+  version: 5,
   summary: "Learns masks under a sparsity penalty and the budget, one width for all layers",
   source: "Qin et al. 2025, arXiv:2502.14008; minimax form after Yuan et al. 2021, UMEC",
   display: { order: 12, colour: "#D55E00" },
@@ -179,7 +179,9 @@ async function fit(context: MethodContext<Options>, run: TrainingRun, found: Fou
     widths = found.values as Widths;
     unpack(all, found.arrays);
   }
-  const freeze = freezeStep(run, learning?.compensate ? options.freeze : 1);
+  // Least squares would undo what trains before them.
+  const frozen = learning?.compensate !== undefined;
+  const freeze = freezeStep(run, frozen ? options.freeze : 1);
   const ramp = Math.max(1, options.ramp * run.given.options.steps);
   const peak = options.variant === "paper" ? options.maskRate : options.scoreRate;
 
@@ -190,7 +192,7 @@ async function fit(context: MethodContext<Options>, run: TrainingRun, found: Fou
     for (const own of all) {
       close(own, learnsWidths ? removedAt(widths, axes, own.axis) : removedOf(config, goal, own, fallen(done)));
     }
-    const result = await nextStep(run, { masks: layersOf(config, all, gates) });
+    const result = await nextStep(run, { masks: layersOf(config, all, gates), frozen });
     const before = all.map(({ closed }) => new Set(closed));
     for (const own of all) {
       stepMasks(own, at(result.maskGradients, own.layer)[own.axis.type]!, { rate, step });

@@ -180,7 +180,10 @@ export interface CompensationOptions {
   onUnsolved?(residual: number): void;
 }
 
-/** The weight of a map, `[out, in]`, when the inputs `kept` stay and make up for the others by least squares. */
+/** The weight of a map, `[out, in]`, when the inputs `kept` stay and make up for the others by least squares.
+ *
+ * It stays as it is where one input that goes has more than half of the second moment: a massive activation at a few
+ * tokens (Sun et al. 2024, arXiv:2402.17762). The others would reduce its error at the cost of all other tokens. */
 export async function compensatedWeight(
   model: DecoderModel,
   name: string,
@@ -188,6 +191,7 @@ export async function compensatedWeight(
   { replaced = {}, onUnsolved = () => {} }: CompensationOptions = {},
 ): Promise<HostTensor> {
   const { shape, data } = replaced[name] ?? await hostTensor(model, name);
+  if (losesMassive(gram, kept)) return { shape, data };
   const weight = tf.tidy(() => tf.transpose(tf.tensor2d(data, shape as [number, number])));
   try {
     const { gain, residual } = await leastSquaresGain(weight, gram, { kept, lambda: LAMBDA });
@@ -196,6 +200,14 @@ export async function compensatedWeight(
   } finally {
     weight.dispose();
   }
+}
+
+/** Whether one input of a map that goes has more than half of the second moment: gram [in, in]. */
+function losesMassive(gram: Float32Array, kept: readonly number[]): boolean {
+  const inputs = Math.sqrt(gram.length);
+  const moments = Array.from({ length: inputs }, (_, i) => at(gram, i * (inputs + 1)));
+  const largest = moments.indexOf(Math.max(...moments));
+  return at(moments, largest) > moments.reduce((sum, moment) => sum + moment, 0) / 2 && !kept.includes(largest);
 }
 
 /** Tensors to replace when `plan` is cut out of `model` with compensation: output and down weights, `[out, in]` at

@@ -7,7 +7,7 @@ import { at, entry, lookUp } from "../../core/util/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
 import { currentEngine } from "../../core/engine/engine.ts";
 import type { Rng } from "../../core/util/rng.ts";
-import type { Recovery, TrainingOptions, UnitType } from "../../core/schema/schema.ts";
+import { type Recovery, scaleRateOf, type TrainingOptions, type UnitType } from "../../core/schema/schema.ts";
 import { type DecoderConfig, LINEAR_NAMES } from "../config.ts";
 import type { DecoderModel } from "../device.ts";
 import { takeColumns, takeRows } from "../host_matrix.ts";
@@ -79,8 +79,9 @@ export interface Student {
 function studentOptimizer(
   { parameters: adapters }: Adapters,
   scales: Student["scales"],
-  { steps, warmup, finalRate, learningRate, scaleRate, clipNorm }: TrainingOptions,
+  options: StudentOptions,
 ): Optimizer {
+  const { steps, warmup, finalRate, learningRate, recover, clipNorm } = options;
   const group = (name: string, learningRate: number, parameters: ParameterGroup["parameters"]): ParameterGroup => ({
     name,
     rule: { betas: [0.9, 0.99] },
@@ -88,7 +89,7 @@ function studentOptimizer(
     schedule: { warmupSteps: Math.round(warmup * steps), totalSteps: steps, finalFraction: finalRate },
     parameters,
   });
-  const groups = [group("adapters", learningRate, adapters), group("scales", scaleRate, scales)];
+  const groups = [group("adapters", learningRate, adapters), group("scales", scaleRateOf(options, recover), scales)];
   return createOptimizer({ clipNorm, groups: groups.filter(({ parameters }) => Object.keys(parameters).length > 0) });
 }
 
@@ -240,7 +241,7 @@ export async function cutStudent(
     compact: DecoderModel;
     plan: PrunePlan;
     config: DecoderConfig;
-    options: TrainingOptions;
+    options: StudentOptions;
   },
 ): Promise<Student> {
   const { adapters: { rank, scale }, optimizer, stepsOnDevice } = student;

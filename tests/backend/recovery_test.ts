@@ -4,9 +4,9 @@ import { at } from "../../core/util/indexing.ts";
 import { NumericError } from "../../core/util/errors.ts";
 import { createRng } from "../../core/util/rng.ts";
 import { type DecoderModel, disposeModel } from "../../models/device.ts";
-import { pruneModel } from "../../models/surgery.ts";
+import { hostTensor, pruneModel } from "../../models/surgery.ts";
 import { toySource } from "../support/toy.ts";
-import { compensate, gramMatrices, leastSquaresGain } from "../../models/training/least_squares.ts";
+import { compensate, gramMatrices, gramName, leastSquaresGain } from "../../models/training/least_squares.ts";
 import { windowBatch } from "../../models/training/batches.ts";
 import {
   createOptimizer,
@@ -139,4 +139,11 @@ testOnEngines("compensate() brings the pruned model's output nearer to the dense
   const plain = await distance(await pruneModel(dense, plan));
   const better = await distance(await pruneModel(dense, plan, replaced));
   assert(better < 0.9 * plain, `${plain} without, ${better} with compensation`);
+  // A massive activation of channel 20, which goes, in layer 0: that map stays as it is.
+  const { shape: [inputs = 0], data } = gram[gramName(0, "down")]!;
+  data[20 * (inputs + 1)] = 1e6;
+  const kept = await compensate(dense, plan, { gram, ...QUIET });
+  const name = "model.layers.0.mlp.down_proj.weight";
+  assertEquals(kept[name], await hostTensor(dense, name));
+  assertEquals({ ...kept, [name]: replaced[name]! }, replaced);
 });

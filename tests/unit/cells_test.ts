@@ -177,7 +177,7 @@ Deno.test("cellId() does not know where a text that is trained on lies, and keep
       methods: [{ id: "mask-prune", options: {} }],
       sparsity: [0.5],
       seeds: [0],
-      training: trainingSchema.parse({ corpus }),
+      training: trainingSchema.parse({ corpus, scaleRate: 0.05 }),
     });
     const fingerprint = { ...FINGERPRINT, data: { [`training ${corpus}`]: sha256 } };
     const { cell } = at(expandCells(run, { ...RUN, fingerprint }), 1);
