@@ -13,7 +13,8 @@ import { queryHeads } from "../models/units.ts";
 import { defineMethod, type Method } from "./define.ts";
 import { keepWidths, keptLayers, prunesAllLayers, rangeWidths } from "./_shared/selection.ts";
 
-/** Removes units at random. The draw does not depend on the sparsity: what goes at a low level goes at a higher one. */
+/** Removes units at random. The draw does not depend on the sparsity: units removed at a low level are also removed at
+ * a higher one. */
 export const random: Method = defineMethod({
   id: "random",
   version: 1,

@@ -182,8 +182,8 @@ const HF_NORM: Record<NormName, string> = {
   keyNorm: "self_attn.k_norm",
 };
 
-/** Names of tensors inside the project: those of a plain Hugging Face checkpoint, and two of our own for norms that it
- * lacks. If the checkpoints of a family use other names, its file in `families/` has them. */
+/** Names of tensors inside the project: the names of a plain Hugging Face checkpoint, and two of our own for norms that
+ * it lacks. A family with other names defines them in its file in `families/`. */
 export const tensorNames = {
   embedding: "model.embed_tokens.weight",
   finalNorm: "model.norm.weight",

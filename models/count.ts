@@ -16,7 +16,7 @@ export function layerParameters(config: DecoderConfig, shape: LayerShape): numbe
   }, 0);
 }
 
-/** Weights in the linear maps of all layers, which can be pruned. `shapes` are those of `config` when absent. */
+/** Weights in the linear maps of all layers, which can be pruned. `shapes` default to the shapes of `config`. */
 export function keptParameters(config: DecoderConfig, shapes: readonly LayerShape[] = config.layers): number {
   return shapes.reduce((sum, shape) => sum + layerParameters(config, shape), 0);
 }

@@ -18,7 +18,7 @@ export interface LayerMasks {
   ffn?: tf.Tensor1D;
 }
 
-/** Masks with zeros for the units that are not kept; those of types that keep all are left out. */
+/** Masks with zeros for removed units; types that keep all units have none. */
 export function keptMasks(kept: LayerPlan, shape: LayerShape): LayerMasks {
   const mask = (count: number, units: readonly number[]) => {
     if (units.length === count) return undefined;

@@ -7,7 +7,7 @@ import type { DecoderConfig } from "./config.ts";
 import { layerMacs, layerParameters } from "./count.ts";
 import type { LayerShape } from "./units.ts";
 
-/** A cost of layers. What lies outside the layers costs the same in every pruned model and is not counted. */
+/** A cost of layers. The rest of the model costs the same in every pruned model and is not counted. */
 export interface Resource {
   /** Its name on the command line. */
   name: Budget;

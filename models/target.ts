@@ -24,13 +24,13 @@ export interface BudgetTarget {
   budget: number;
   /** FFN widths are multiples of this. */
   ffnMultiple: number;
-  /** Whole layers that go before any unit. */
+  /** Whole layers that are removed before units. */
   dropLayers: number;
   /** Whether a method may choose another depth: layers are among the units, and their number is not given. */
   freeDepth: boolean;
-  /** The layer-wise uniform widths that meet the budget: attention units removed at the asked ratio (rounded down),
-   * FFN channels fill the rest, so that one more unit per layer would exceed the budget. One entry per layer that
-   * stays. */
+  /** The layer-wise uniform widths that meet the budget: attention units are removed at the requested ratio (rounded
+   * down), FFN channels fill the rest, so that one more unit per layer would exceed the budget. One entry per kept
+   * layer. */
   uniform: LayerShape[];
 }
 
@@ -149,10 +149,10 @@ export interface TargetOptions {
 
 /** The budget of a cell and the uniform widths that meet it.
  *
- * At sparsity 0 everything stays. With `ffn` among the units, attention units are removed at the asked ratio, rounded
- * down (further only when FFN channels alone cannot make up the rest), and FFN channels fill the budget; without it,
- * the largest attention that fits is taken. One unit of each type always stays. Where layers go, the ratio is that of
- * what the others must lose.
+ * At sparsity 0 nothing is removed. With `ffn` among the units, attention units are removed at the requested ratio,
+ * rounded down (more only if FFN channels do not suffice), and FFN channels fill the budget; without it, the largest
+ * attention that fits is taken. One unit of each type is always kept. If layers are removed, the ratio is the part that
+ * the others must lose.
  * @throws {UsageError} when the sparsity cannot be reached with these units, the layers to remove leave nothing to
  * prune, or the model's layers already differ in width. */
 export function resolveTarget(

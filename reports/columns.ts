@@ -44,7 +44,7 @@ export function qualityText(column: Column, value: number): string {
   return column.isFraction ? `${percent(value)} %` : withSpread(value, null, 4, 2).text;
 }
 
-/** The metric that stands for a task in tables and means, by task id. */
+/** The metric of a task in tables and means, by task id. */
 type PrimaryMetrics = ReadonlyMap<string, string>;
 
 function primaryMetric({ task, metrics }: TaskResult, primaryMetrics: PrimaryMetrics): string {
@@ -146,7 +146,7 @@ function taskIdentity({ task, version, definition, dataset, numFewshot, bosPolic
   return [task, version, dataset.sha256, dataset.split, numFewshot, bosPolicy, samples.effective, ...file];
 }
 
-/** Whether values of a metric are parts of 1, unlike those of some of lm-evaluation-harness. */
+/** Whether values of a metric are fractions, unlike some of lm-evaluation-harness. */
 const isFraction = (metric: string): boolean => !/perplexity|bits_per_byte/.test(metric);
 
 function outcomeNumbers({ outcomes }: TaskResult, metric: string): number[] | undefined {
@@ -216,7 +216,7 @@ function meanAccuracy(results: readonly TaskResult[], primaryMetrics: PrimaryMet
   }];
 }
 
-/** Metrics of groups of tasks; they stand beside their tasks and have no part in the mean accuracy. */
+/** Metrics of groups of tasks, beside their tasks and not part of the mean accuracy. */
 function groupMeasurements({ groups = [], tasks: results }: DoneRecord): Measurement[] {
   return groups.flatMap(({ group, tasks, metrics }) => {
     const own = results.filter(({ task }) => tasks.includes(task));

@@ -74,7 +74,7 @@ export interface TableBlock {
 
 /** The winner of one level by one column. */
 export interface Finding {
-  /** Label of the winner; empty where a range stands for all methods. */
+  /** Label of the winner; empty if a range covers all methods. */
   best: string;
   value: string;
   verdict: string;

@@ -22,11 +22,11 @@ export const PAIRED_TESTS =
 export interface Comparison {
   /** The row that the best is compared with. */
   other: Row;
-  /** How much better the best row is: nats for perplexity, a fraction for accuracies. The interval is that of
-   * the same test: it leaves out 0 exactly where `p` is below {@linkcode ALPHA}. */
+  /** How much better the best row is: nats for perplexity, a fraction for accuracies. The interval belongs to the same
+   * test: it excludes 0 exactly if `p` is below {@linkcode ALPHA}. */
   lead: { value: number; low: number; high: number };
-  /** `mcnemar`: exact, one seed each. `permutation`: sign flips of the differences, which stay honest for few
-   * windows, unlike a bootstrap. `identical`: all numbers are equal, so nothing is tested. */
+  /** `mcnemar`: exact, one seed each. `permutation`: sign flips of the differences, valid for few windows, unlike a
+   * bootstrap. `identical`: all numbers are equal, so nothing is tested. */
   test: "mcnemar" | "permutation" | "identical";
   /** Corrected p value. */
   p: number;

@@ -23,7 +23,7 @@ interface Strip extends TableColumn {
   cell(row: Row): TableCell;
 }
 
-/** A strip of texts; what is not given is that of a number without merit. */
+/** A column; by default of numbers without a rank. */
 const strip = (
   [id, header, detail, priority]: [string, string, string, number],
   cell: Strip["cell"],

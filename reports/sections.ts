@@ -23,7 +23,7 @@ import { colours, type Display, NEUTRAL } from "./palette.ts";
 export interface Definitions {
   /** By method id; methods without one come last, in spare colours. */
   displays: ReadonlyMap<string, Display>;
-  /** The metric that stands for a task in tables and means, by task id; `acc` when absent. */
+  /** The metric of a task in tables and means, by task id; `acc` when absent. */
   primaryMetrics: ReadonlyMap<string, string>;
 }
 
@@ -78,8 +78,7 @@ export interface Section {
   runs: DoneRecord[];
 }
 
-/** Everything that decides a cell's model, except level and seed, and what its section has: model, engine and
- * arithmetic. */
+/** Everything that determines a cell's model, except level, seed, model, engine and arithmetic. */
 function pruning(cell: Cell): object {
   if (cell.method === null) return { method: null };
   const { model: _m, engine: _e, arithmetic: _a, requestEncoding: _r, checkpoint: _c, ...own } = pruningOf(cell);

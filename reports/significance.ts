@@ -24,8 +24,8 @@ export interface Ranking {
   comparisons: Map<Row, Comparison>;
 }
 
-/** Rankings of every level and quality column of a section; throughput is not ranked, since methods of one level
- * remove the same and differences are those of the machine. */
+/** Rankings of every level and quality column of a section; throughput is not ranked: methods of one level remove the
+ * same, so differences come from the machine. */
 export function rankings(section: Section): Ranking[] {
   const columns = section.columns.filter(({ kind, primary }) => kind !== "throughput" && primary);
   const levels = [...new Set(section.rows.filter((row) => !isDense(row)).map(({ asked }) => asked))];

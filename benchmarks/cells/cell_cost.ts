@@ -82,7 +82,7 @@ function statisticsBytes({ layers, headSize }: DecoderConfig, withGram: boolean)
   return F32 * sum(inputs.map((n) => 3 * n + (withGram ? n * n : 0)));
 }
 
-/** The uniform widths of a cell's budget, whatever the method makes of it; the dense ones for a foreign checkpoint. */
+/** The uniform widths of a cell's budget, for every method; the dense widths for a foreign checkpoint. */
 function leftShape(
   dense: DecoderConfig,
   { method, checkpoint, sparsity, units, dropLayers, ffnMultiple }: Cell,
@@ -152,7 +152,7 @@ function evaluationMacs(config: DecoderConfig, { windows, tasks }: EvaluationTok
 /** Resident set of a cell's process without its tensors: the runtime, libraries, code and heaps. */
 const PROCESS_BYTES: Record<EngineName, number> = { tensorflow: 560e6, wasm: 315e6, cpu: 315e6, webgpu: 560e6 };
 
-/** What a cell's process takes at the worst moment where tensors lie in the machine's own memory. */
+/** Peak memory of a cell's process if tensors are in the machine's own memory. */
 export function processBytes({ deviceBytes }: Pick<CellCost, "deviceBytes">, engine: EngineName): number {
   return PROCESS_BYTES[engine] + deviceBytes;
 }

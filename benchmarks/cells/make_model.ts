@@ -105,7 +105,7 @@ async function prunedModel(
   const step = {
     seed,
     training,
-    // A folder of its own, so that a stopped cell goes on.
+    // A folder of its own, so that a stopped cell can resume.
     snapshots: {
       folder: join(folder, `training-${sha256OfJson(pruningOf(cell)).slice(0, 16)}`),
       everySteps: SNAPSHOT_STEPS,
@@ -139,7 +139,7 @@ async function prunedModel(
   };
 }
 
-/** What the budget asked for and what is left of it. */
+/** The requested and the met budget. */
 function budgetFacts(
   { sparsity }: CellJob["cell"],
   resource: Resource,

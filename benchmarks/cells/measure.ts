@@ -21,7 +21,7 @@ import { loadDense, type MadeModel, makeModel } from "./make_model.ts";
 import { createPhaseClock, timingsOf } from "./phase_clock.ts";
 import { keptModel } from "./rebuild.ts";
 
-/** What the process of a cell is told meanwhile, and how it stops. */
+/** Callbacks for the progress of a cell, and the signal that stops it. */
 export type CellHost = Pick<ScoreOptions, "report" | "signal" | "onScored" | "onDocuments">;
 
 /** The part of a record that measuring gives. */

@@ -21,7 +21,7 @@ export const definitions = (): Definitions => ({
 /** Records by model and engine, as rows and columns. */
 export const sectionsOf = (records: readonly CellRecord[]): Section[] => buildSections(records, definitions());
 
-/** What a report of records says.
+/** The report of records.
  * @param order Ids of methods in an order of their own; that of their definitions when absent. */
 export function reportOf(records: readonly CellRecord[], title: string, order?: readonly string[]): ReportDocument {
   const known = definitions();

@@ -110,8 +110,8 @@ function definitionsOf({ tasks }: DoneRecord): TaskDefinition[] {
   return definitions;
 }
 
-/** The results of a record that its cell asks for, one for each measurement in its order: those of its run's data, or
- * the latest if the run does not say.
+/** The results of a record that its cell requests, one per measurement in its order: with the data of its run, or the
+ * latest if the run does not name them.
  * @throws {UsageError} when some are missing. */
 function ownResults(record: DoneRecord, hashes?: DataHashes): DoneRecord {
   const { cell } = record;

@@ -12,7 +12,7 @@ import { missingCells, readRunFile } from "../records/run_file.ts";
 import { readRecords, runPaths } from "../records/store.ts";
 import type { Command } from "./command.ts";
 
-/** What a folder holds. */
+/** The content of a folder. */
 export interface Validation {
   /** Sound records, and how many of them are of failed cells. */
   records: number;

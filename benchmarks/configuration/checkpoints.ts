@@ -19,8 +19,8 @@ export interface FoundCheckpoint {
   path: string;
   /** Over its files, hex. */
   sha256: string;
-  /** Fraction of the dense model's prunable parameters that is gone, to four digits. A level of the run within half a
-   * point stands for it, so that both are in the same rows. */
+  /** Missing fraction of the dense model's prunable parameters, to four digits; replaced by a level of the run within
+   * half a percentage point, so that both are in the same rows. */
   sparsity: number;
 }
 

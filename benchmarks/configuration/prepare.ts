@@ -142,8 +142,8 @@ function defaultCalibration({ model, perplexity }: RunConfig): ReadyConfig["cali
   return calibrationSchema.parse({ corpus: model === "tiny" ? "tiny-world" : named });
 }
 
-/** Finds out before any cell whether the engine starts, and on what. Every cell is told the device: a run on a GPU must
- * not continue without one. */
+/** Tests before any cell whether the engine starts, and on which device. Every cell gets that device: a run on a GPU
+ * must not continue without one. */
 async function chooseEngine(
   { engine: asked, device, arithmetic, jobs }: RunConfig,
   note: (message: string) => void,
@@ -263,9 +263,9 @@ async function countTokens(corpus: string, tokenizer: Tokenizer, enough: number)
   return beginning >= enough ? beginning : count(text);
 }
 
-/** How matrices are held: as asked, else as before in the run's folder, else as the file and the engine suggest.
- * Cells that run elsewhere hold f32: nobody knows what their engine can. So do those of a budget in time, since weights
- * that change are f32: others would be faster for their form.
+/** The form of weights: as requested, else as before in the run's folder, else by the file and the engine. Cells that
+ * run elsewhere use f32, because their engine is unknown. So do cells of a budget in time: trained weights are f32, and
+ * untrained ones in 16 bits would be faster.
  * @throws {UsageError} when 16 bits are asked of an engine that has f32 only. */
 function chooseForm(
   { weights, out, arithmetic, budget }: RunConfig,

@@ -65,7 +65,7 @@ export function yamlSource(text: string, path: string): ConfigSource {
 function knownKeys(path: readonly PropertyKey[]): string[] {
   let schema = runConfigSchema as unknown as { def: Record<string, unknown>; shape?: Record<string, unknown> };
   const unwrap = () => {
-    // A list that one item may stand for is a pipe into an array.
+    // A list that also accepts a single item is a pipe into an array.
     const inner = () => schema?.def.innerType ?? schema?.def.out;
     while (inner()) schema = inner() as typeof schema;
   };

@@ -22,7 +22,7 @@ interface Row {
 export interface PackedBatch {
   batch: TokenBatch;
   targets: ScoredTargets;
-  /** Sequence of each target; a sequence's targets stand in order. */
+  /** Sequence of each target; a sequence's targets are in order. */
   owners: Int32Array;
 }
 

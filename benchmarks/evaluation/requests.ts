@@ -47,7 +47,7 @@ export function encodeText(tokenizer: Tokenizer, text: string): number[] {
   return tokenizer.encode(text, { specialTokens: !hasOwn });
 }
 
-/** The token that stands for an empty context: beginning of sequence, else end of sequence.
+/** The token of an empty context: beginning of sequence, else end of sequence.
  * @throws {UsageError} when the tokenizer has neither. */
 export function prefixToken({ bosTokenId, eosTokenId }: Tokenizer): number {
   const id = bosTokenId ?? eosTokenId;
@@ -87,8 +87,8 @@ function encodePair(
   return [before, whole.slice(before.length)];
 }
 
-/** Ids of a request, of which those of the continuation are scored; the beginning is cut so that at most `maxTokens`
- * ids are inputs. `contexts` remembers the ids of contexts under one set of options, since choices share theirs.
+/** Ids of a request; only the continuation is scored. The beginning is cut so that at most `maxTokens` ids are inputs.
+ * `contexts` caches the ids of contexts, because choices share them.
  * @throws {UsageError} when the continuation has no tokens or more than `maxTokens`, or the context has none. */
 function encodeRequest(
   tokenizer: Tokenizer,

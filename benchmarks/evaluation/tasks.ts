@@ -18,7 +18,7 @@ import { checkFinite, type LogLikelihood, type Scorer } from "./scorer.ts";
 /** One example with its scores, one per choice. */
 export interface ScoredExample {
   example: Example;
-  /** The example's record as it stands in the file. */
+  /** The example's record as in the file. */
   record: unknown;
   scores: LogLikelihood[];
 }
@@ -85,8 +85,8 @@ export function exampleMetric(
   return count ? [logLikelihood, count(at(scored.example.choices, 0).text)] : logLikelihood;
 }
 
-/** A metric over all examples. The standard error of a perplexity is that of the mean loss, by the delta method; the
- * harness draws bootstrap samples. Perplexities of whole texts have none, as in the harness. */
+/** A metric over all examples. The standard error of a perplexity comes from the mean loss by the delta method; the
+ * harness uses bootstrap samples. Perplexities of whole texts have none, as in the harness. */
 function totalMetric(metric: MetricName, type: OutputType, scored: readonly ScoredExample[]): TaskMetric {
   const parts = scored.map((one) => exampleMetric(metric, type, one));
   if (metric.startsWith("acc")) {
@@ -165,9 +165,8 @@ export async function measureTask(
   };
 }
 
-/** The metrics of a group over its scored tasks. The mean counts tasks by their
- * examples, or all alike; its standard error is the pooled one, or that of a mean of independent means, and null where
- * a task has none. */
+/** The metrics of a group over its scored tasks. The mean weights tasks by their examples, or equally. Its standard
+ * error is the pooled one, or the one of a mean of independent means; null if a task has none. */
 export function aggregateGroup({ group, tasks, metrics }: TaskGroup, results: readonly TaskResult[]): GroupResult {
   const own = results.filter(({ task }) => tasks.includes(task));
   const totals = metrics.flatMap(({ metric, weightBySize }) => {

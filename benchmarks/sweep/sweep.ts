@@ -36,7 +36,7 @@ import {
   writeRecord,
 } from "../records/store.ts";
 
-/** A run as a user writes it: whatever has a default may be left out. */
+/** A run as a user writes it: values with a default may be left out. */
 export type RunConfigInput = z.input<typeof runConfigSchema>;
 
 /** How a run went. */
@@ -137,7 +137,7 @@ function eventsOfCells(
 } {
   const labels = cellLabels(cells);
   const called = (named: NamedCell) => ({ name: cellName(named), label: labels.get(named.id)! });
-  // A record's seconds are those of all processes that worked on it.
+  // A record's seconds are the sum over all its processes.
   const startedMs = new Map<string, number>();
   return {
     called,

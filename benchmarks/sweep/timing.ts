@@ -25,8 +25,8 @@ function shapeOf({ cell, size, changedWeights }: DoneRecord): string {
   return canonicalJson({ engine, ...arithmetic && { arithmetic }, layers, hidden, parameters, ...form });
 }
 
-/** Times models of finished cells that lack throughput: the first of each shape, whose results the others take over. A
- * cell whose timing fails keeps its record. `begin` is told how many are timed, unless none is. */
+/** Times models of finished cells that lack throughput: the first of each shape; the others reuse its results. A cell
+ * whose timing fails keeps its record. `begin` gets the number of timed models, unless it is 0. */
 export async function timeModels(
   executor: Executor,
   context: ExecutorContext,

@@ -27,7 +27,7 @@ export interface StepLayer
   ffnNorm: tf.Tensor1D;
 }
 
-/** In the order of the operation's inputs; those of heads come before the rotation. */
+/** In the order of the operation's inputs; norms of heads are applied before the rotation. */
 const OPTIONAL_NORMS = ["queryNorm", "keyNorm", "attentionOutputNorm", "ffnOutputNorm"] as const;
 
 /** Shape and constants of a layer. */
@@ -55,7 +55,7 @@ export interface StepState {
   cache: KeyValues;
   /** i32 [1]: occupied positions, less than C. */
   held: tf.Tensor1D;
-  /** f32 [0]: stands for absent tensors. */
+  /** f32 [0]: the value of absent tensors. */
   nothing: tf.Tensor1D;
 }
 

@@ -48,7 +48,7 @@ export interface GgufFile {
   close(): void;
 }
 
-/** Longest header in bytes; that of a vocabulary of 262,144 tokens has 10 MB. */
+/** Longest header in bytes; a vocabulary of 262,144 tokens needs 10 MB. */
 const MAX_HEADER_BYTES = 256 * 1024 * 1024;
 /** ggml's own limit. */
 const MAX_RANK = 4;

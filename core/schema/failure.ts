@@ -10,7 +10,7 @@ export type Failure = FailedRecord["failure"];
 
 /** How a GPU or TensorFlow's allocator say that memory ran out. */
 const DEVICE_FULL = /OOM when allocating|RESOURCE_EXHAUSTED|CUDA_ERROR_OUT_OF_MEMORY/i;
-/** How JavaScript and WebAssembly say it. */
+/** The same from JavaScript and WebAssembly. */
 const PROCESS_FULL =
   /out of memory|allocation failed|failed to allocate|bad_alloc|\bOOM\b|ENOMEM|Cannot enlarge memory/i;
 const DISK_FULL = /No space left on device|\bENOSPC\b|Disk quota exceeded|\bEDQUOT\b/i;
@@ -41,7 +41,7 @@ const EVALUATION: Advice = {
   memory: "run fewer cells at once, score shorter windows (--perplexity wikitext2:a:512)",
   time: "give a longer --timeout, fewer examples (--limit) or fewer windows",
 };
-/** By how the phase of a cell begins; that of an evaluation is a corpus or a task. */
+/** By the beginning of a cell's phase; the phase of an evaluation is a corpus or a task. */
 const ADVICE: readonly [begin: RegExp, advice: Advice][] = [
   [/^loading\b/, {
     memory: "run fewer cells at once, keep the matrices of f16 and bf16 files in 16 bits (--weights stored)",

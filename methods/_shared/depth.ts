@@ -15,7 +15,7 @@ import { layerPlan } from "../../models/units.ts";
 import type { MethodContext, PruneResult, Statistics } from "../define.ts";
 import { calibrationBatches, rememberLayers } from "./calibration.ts";
 
-/** All layers of the model, that of least block influence first (ShortGPT, arXiv:2403.03853, equation 1). */
+/** All layers of the model, the least block influence first (ShortGPT, arXiv:2403.03853, equation 1). */
 export async function layersByInfluence(context: MethodContext<unknown>): Promise<number[]> {
   const { model, calibration, signal, report } = context;
   const layers = await rememberLayers(context, "block influence by layer", async () => {

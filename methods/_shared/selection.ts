@@ -197,9 +197,9 @@ function removeLowest(config: DecoderConfig, widths: Widths, removals: Removal[]
 
 /** Widths from one ranking over layers.
  *
- * `pool: "all"`: attention units and FFN channels in one ranking. `pool: "type"`: each type has its own, attention
- * units go until that of the uniform widths is left, FFN channels fill the budget. Scores are compared raw; ties go to
- * the earlier layer. One unit of each type stays in every layer.
+ * `pool: "all"`: attention units and FFN channels in one ranking. `pool: "type"`: one ranking per type; attention units
+ * are removed down to the uniform widths, FFN channels fill the budget. Scores are compared raw; in ties the earlier
+ * layer comes first. Every layer keeps one unit of each type.
  * @throws {UsageError} when the layers cannot lose enough. */
 export function globalWidths(
   config: DecoderConfig,

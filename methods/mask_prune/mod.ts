@@ -5,8 +5,9 @@
  *     min over masks m, theta, widths s   max over y, z >= 0   of
  *         Loss(m, theta) + sum_l,t y[l,t] bottom_s(m[l,t]) + z (R(s) - B)
  *
- * Shapes: m[l,t] f32 [F], [H] or [G]. s[t] units go in every layer; theta: what the run's `recover` trains; R(s): the
- * fraction of the parameters that stays; B: the budget, which may fall along a ramp. One step of `fit()`:
+ * Shapes: m[l,t] f32 [F], [H] or [G]. s[t] units are removed in every layer; theta: the parameters that the run's
+ * `recover` trains; R(s): the kept fraction of the parameters; B: the budget, which may fall along a ramp. One step of
+ * `fit()`:
  *
  *   1. close the s units of lowest rank in every layer; the others are open
  *   2. theta <- AdamW(theta, dLoss/dtheta), in `nextStep()`; g is the gradient to every gate, open or closed
@@ -15,8 +16,8 @@
  *   5. y <- y + eta_y bottom_s(m)
  *   6. s and z: with `variant: paper` a step of their own (`widths.ts`); else s is the width at which R(s) = B
  *
- * After the last step the s units of lowest rank are cut out. Where the run compensates, theta stays as it is up to the
- * freeze: then the units go, least squares correct the maps, and the remaining steps train what is left (`learn()`).
+ * After the last step the s units of lowest rank are cut out. If the run compensates, theta is constant until the freeze:
+ * then the units are removed, least squares correct the maps, and the remaining steps train the pruned model (`learn()`).
  *
  * `variant: choice`: m = exp(a), a the scores that are learned. Gates are 0 and 1, the rank is a, which starts from
  * calibration data (`importance.ts`). `variant: paper`: m starts at 1 and is the gate itself; |m| is the rank, which
@@ -24,7 +25,7 @@
  *
  * Cost: `steps` forward and backward passes and one more per calibration sequence. Deviations: `variant: choice`;
  * widths and duals are normalised; the loss is the run's; m moves by momentum over the layer's root mean square
- * gradient, since Adam's normalisation moves a unit of noise as far as one that counts.
+ * gradient, because Adam would move unimportant units as far as important ones.
  *
  * @module
  */

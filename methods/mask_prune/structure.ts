@@ -78,7 +78,7 @@ async function trial(
   const options = {
     ...learning.options,
     steps,
-    // Without recovery a choice alone is learned; scales stand for it.
+    // Without recovery only a choice is learned; the trial trains scales instead.
     recover: learning.options.recover === "none" ? "scales" as const : learning.options.recover,
   };
   const decisive = { options, windows: hashWindows(learning.windows), target };

@@ -57,7 +57,7 @@ const BLOCK = 128;
 const MOST_RAISES = 12;
 const RAISE = 10;
 
-/** An inverse, and what it took. */
+/** An inverse, and the damping that it needed. */
 export interface DampedInverse {
   /** [n, n]: the caller's to free. */
   inverse: tf.Tensor2D;
@@ -114,8 +114,8 @@ async function invertOnce(a: tf.Tensor2D, ridge: number): Promise<tf.Tensor2D | 
   }
 }
 
-/** The inverse of what is left of a matrix when the rows and columns `removed` go, from the inverse of the whole:
- * `I_KK - I_KR I_RR^-1 I_RK`, the caller's to free. Null when rounding has made I_RR indefinite. */
+/** The inverse of a matrix without the rows and columns `removed`, from the inverse of the whole: `I_KK - I_KR I_RR^-1
+ * I_RK`, to be freed by the caller. Null when rounding has made I_RR indefinite. */
 export async function removeFromInverse(
   inverse: tf.Tensor2D,
   removed: readonly number[],

@@ -1,11 +1,11 @@
 /** The order in which units are removed at the least cost: greedy removal by optimal brain surgeon. The inverse Gram
  * matrix is updated after each removal, so that replaceable units are removed first.
  *
- * With A the damped second moment of a map's inputs, removing the columns u of a unit while the columns that are left
- * make up for them costs `tr(E_uu ([A^-1]_uu)^-1)`, E = W S W^T (W [in, out]). S = I is the squared error of the
- * block's output (ZipLM: Kurtic, Frantar and Alistarh 2023, arXiv:2302.04089, eq. 2; SlimGPT: Ling et al. 2024,
- * arXiv:2412.18110). S the second moment of the loss's gradient there weighs each direction by its effect on the loss
- * (K-FAC). After each removal A^-1 is that of what is left.
+ * With A the damped second moment of a map's inputs, removing the columns u of a unit while the remaining columns
+ * compensate costs `tr(E_uu ([A^-1]_uu)^-1)`, E = W S W^T (W [in, out]). S = I is the squared error of the block's
+ * output (ZipLM: Kurtic, Frantar and Alistarh 2023, arXiv:2302.04089, eq. 2; SlimGPT: Ling et al. 2024,
+ * arXiv:2412.18110). With S the second moment of the loss's gradient at that output, each direction is weighted by its
+ * effect on the loss (K-FAC). After each removal, A^-1 is updated to the remaining columns.
  *
  * @module
  */
@@ -80,7 +80,7 @@ export async function removalOrder(
   let current: DampedInverse = await invert(a, ridge, name);
   let left = Array.from({ length: units }, (_, unit) => unit);
   let raises = current.raises;
-  /** Takes the inverse of what is left anew, with more on the diagonal. */
+  /** Recomputes the inverse of the remaining columns with a larger diagonal. */
   const dampMore = async () => {
     current.inverse.dispose();
     const rest = submatrix(a, columnsOf(left));

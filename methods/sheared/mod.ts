@@ -9,7 +9,7 @@
  *
  * One step:
  *   1. draw masks z from the hard-concrete distribution of log-alpha; the gradient moves what the run trains
- *   2. log-alpha goes down by Adam: gradient to z by the chain rule, plus that of the Lagrangian
+ * 2. log-alpha descends by Adam: gradient to z by the chain rule, plus the gradient of the Lagrangian
  *   3. lambda1, lambda2 go up by Adam on `lambda1 (s - t) + lambda2 (s - t)^2`, s the expected sparsity, t the target
  * The target rises over the first part of the steps. Then the units with the smallest log-alpha are cut out, and the
  * remaining steps train what is left. The deterministic masks of kept units are folded in if the run trains scales.

@@ -53,7 +53,7 @@ function checkTarget(config: DecoderConfig, { units, ffnMultiple }: BudgetTarget
   }
 }
 
-/** Attention with as many query heads as asked for: groups go first, then query heads inside them. */
+/** Attention with the requested number of query heads: groups are removed first, then query heads inside them. */
 function attentionOf(dense: LayerShape, { units }: BudgetTarget, { targetHeads }: TargetOptions): LayerShape {
   if (targetHeads === undefined) return dense;
   const shape = attentionAtRatio(dense, units, 1 - targetHeads / queryHeads(dense));

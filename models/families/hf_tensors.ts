@@ -9,9 +9,9 @@ import type { Family } from "./family.ts";
 interface HfTensors {
   /** Name in the checkpoint. */
   stored(name: string): string;
-  /** The project's tensor, from that of the checkpoint. */
+  /** The project's tensor, from the checkpoint's. */
   read(name: string, tensor: HostTensor): HostTensor;
-  /** The checkpoint's values, from those of the project. */
+  /** The checkpoint's values, from the project's. */
   write(name: string, data: Float32Array): Float32Array;
 }
 

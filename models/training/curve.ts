@@ -18,7 +18,7 @@ export type StepNotes = Partial<
 export interface Curve {
   rows: CurveRow[];
   add(step: number, result: Pick<StepResult, "terms" | "gradientNorm">, notes?: StepNotes): CurveRow;
-  /** Seconds since the curve began, those of earlier processes included. */
+  /** Seconds since the curve began, including earlier processes. */
   seconds(): number;
 }
 

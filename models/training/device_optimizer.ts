@@ -42,8 +42,8 @@ function step(
   return [tf.sub(kept, move), m, v];
 }
 
-/** Does one step along `gradients`, [n]: those of all parameters in the order of the groups, whose norm before clipping
- * is `norm`, a finite number. */
+/** Does one step along `gradients`, [n]: all parameters in the order of the groups; their norm before clipping is
+ * `norm`, a finite number. */
 export function stepOnDevice(optimizer: Optimizer, gradients: tf.Tensor1D, norm: number): void {
   const { groups, clipNorm, step: done, device } = optimizer;
   const scale = norm > clipNorm ? clipNorm / norm : 1;
@@ -84,7 +84,7 @@ export async function fetchMoments({ groups, moments, device }: Optimizer): Prom
   }
 }
 
-/** Frees the moments on the device; those of the host count from here on. */
+/** Frees the moments on the device; from here on, the host's are used. */
 export function forgetDevice({ device }: Optimizer): void {
   for (const { first, second } of device.values()) tf.dispose([first, second]);
   device.clear();

@@ -154,8 +154,8 @@ function* microBatches({ windows, targets, microBatch = windows.length }: BatchG
 }
 
 /** As {@linkcode batchGradients}, but only the gradients of the first `read` variables come to the host, in one read
- * with the loss terms. `rest` has those of the others one after the other on the device, [n], the caller's to free,
- * and `norm` is their global norm.
+ * with the loss terms. `rest` has the other gradients, concatenated on the device, [n], to be freed by the caller;
+ * `norm` is their global norm.
  * @throws {NumericError} when the loss is not finite.
  * @throws {EngineError} when the device reported an error. */
 export async function deviceGradients(

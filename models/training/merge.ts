@@ -47,8 +47,8 @@ function replace<Key extends string>(
 }
 
 /** Folds adapters of `trained` and masks into the weights of `base`, which has the same widths and is changed. A mask
- * of units becomes a factor on the output or down map's inputs, those of a layer and of hidden dimensions on their
- * outputs; the latter also on embedding and norms. */
+ * of units becomes a factor on the output or down map's inputs, masks of layers and hidden dimensions on their outputs;
+ * the latter also on embedding and norms. */
 export function foldTrained(base: DecoderModel, trained: DecoderModel, { masks = [], hidden }: ModelMasks = {}): void {
   const { config } = base;
   for (const [l, layer] of base.layers.entries()) {
@@ -82,7 +82,8 @@ export function foldTrained(base: DecoderModel, trained: DecoderModel, { masks =
   if (!config.tiedHead) replace(base, "finalNorm", () => tf.mul(base.finalNorm, tf.tensor1d(factor)));
 }
 
-/** Norms of a layer under a mask of the hidden dimensions, and norms of what a block writes under that of the layer. */
+/** Norms of a layer under a mask of the hidden dimensions, and norms of a block's output under the mask of the layer.
+ */
 function foldNorms(
   { config }: DecoderModel,
   layer: DeviceLayer,

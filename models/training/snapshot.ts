@@ -10,7 +10,7 @@ import { openSafetensors, writeSafetensors } from "../../core/formats/safetensor
 import { writeAtomically } from "../../core/util/write_file.ts";
 import type { HostTensor } from "../config.ts";
 
-/** Everything a run needs to go on. */
+/** Everything that a run needs to resume. */
 export interface Snapshot {
   /** What the run is; a snapshot of another run is not used. */
   key: string;

@@ -9,7 +9,7 @@ import type { Cell, PaperTableId } from "../../core/schema/schema.ts";
 /** What a published table is of. */
 export interface PaperTable {
   title: string;
-  /** Parameters of its dense model, by which another model is told apart. */
+  /** Parameters of its dense model, which identify the model. */
   parameters: number;
   model: string;
   /** What differs even when the preset is run as it is, without a full stop. */

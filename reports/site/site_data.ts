@@ -196,15 +196,15 @@ function published() {
   );
 }
 
-/** A cell without what has a filter of its own on the page. */
+/** A cell without the settings that have filters on the page. */
 function withoutFiltered(
   { recover: _r, compensate: _c, training: _t, weights: _w, budget: _b, latency: _l, ...cell }: Cell,
 ): Cell {
   return { ...cell, units: ["ffn", "kv-groups"], calibration: { corpus: "", sequences: 1, tokens: 2 } };
 }
 
-/** Names of rows over all runs of a model: those of their own report leave out what its rows share, which another run may not. A
- * name that two rows of a section and level would share stays that of the report. */
+/** Names of rows over all runs of a model: a report's names omit options that all its rows share, but other runs may
+ * differ. If two rows of a section and level would get one name, they keep their report's. */
 function labelsOf(runs: readonly SiteRun[]): Map<Row, string> {
   const sections = runs.flatMap(({ sections }) => sections);
   const models = Map.groupBy(sections, ({ model, weightsSha256 }) => weightsSha256 ?? model);
