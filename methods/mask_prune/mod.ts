@@ -16,8 +16,8 @@
  *   5. y <- y + eta_y bottom_s(m)
  *   6. s and z: with `variant: paper` a step of their own (`widths.ts`); else s is the width at which R(s) = B
  *
- * After the last step the s units of lowest rank are cut out. If the run compensates, theta is constant until the freeze:
- * then the units are removed, least squares correct the maps, and the remaining steps train the pruned model (`learn()`).
+ * After the last step the s units of lowest rank are cut out. If the run compensates, theta is constant until the
+ * freeze: then units are removed, least squares correct the maps, and the remaining steps train the rest (`learn()`).
  *
  * `variant: choice`: m = exp(a), a the scores that are learned. Gates are 0 and 1, the rank is a, which starts from
  * calibration data (`importance.ts`). `variant: paper`: m starts at 1 and is the gate itself; |m| is the rank, which
