@@ -110,7 +110,7 @@ export const calibrationSchema = z.strictObject({
   sequences: positiveInt.default(32).describe("number of windows"),
   tokens: z.number().int().min(2).default(128).describe("window length in tokens"),
   draw: z.enum(["places", "distinct-rows"]).optional().describe(
-    "places (absent): as SparseGPT; distinct-rows: one window from each of different records, as LLM-Pruner's code",
+    "places (default): as SparseGPT; distinct-rows: each window from another record, as LLM-Pruner's code",
   ),
 });
 
@@ -132,37 +132,36 @@ export const runConfigSchema = z.strictObject({
     "methods to compare, see `bench ls methods`; the dense model is always measured",
   ),
   methodFile: listOf(z.string(), 1).optional().describe(
-    "files with your own methods, see docs/adding-a-method.md; all of them are run unless --methods names some",
+    "files with your own methods, see docs/adding-a-method.md; all are run unless --methods names some",
   ),
   checkpoints: listOf(z.strictObject({
     label: z.string().regex(/^\w[\w.+ -]*$/, "must be letters, digits, spaces or .+-").describe(
-      "what its rows are called",
+      "name of its rows",
     ),
     model: z.string().describe("Hugging Face folder or .gguf file"),
   })).optional().describe("models that were pruned elsewhere, to compare with the methods"),
   sparsity: listOf(fraction, 1).describe("fractions of the budget to remove, such as 0.2,0.5"),
   budget: z.enum(BUDGETS).default("parameters").describe(
-    "what is counted of the layers: parameters, macs, prefill-ms or decode-ms; times are measured before the first " +
-      "cell, see docs/equal-speed.md",
+    "what sparsity counts: parameters, macs, prefill-ms or decode-ms of the layers; times are measured before the " +
+      "first cell, see docs/equal-speed.md",
   ),
   seeds: listOf(z.number().int().nonnegative(), 1).default([0]).describe("one cell per seed"),
   units: listOf(unit, 1).default(["ffn", "kv-groups"]).describe(
     `what may be removed: ${unit.options.join(", ")}`,
   ),
   dropLayers: listOf(z.number().int().nonnegative(), 1).optional().describe(
-    "numbers of whole layers that go first, those of least block influence, with a cell for each; other units fill " +
-      "the budget",
+    "numbers of whole layers to remove first, in order of block influence, one cell each; other units fill the budget",
   ),
   ffnMultiple: positiveInt.default(1).describe("FFN widths are multiples of this"),
   calibration: calibrationSchema.optional().describe(
     "text for calibration: a corpus, a file, or self (sampled from the dense model); default: the first scored corpus",
   ),
   recover: z.enum(RECOVERIES).optional().describe(
-    "what is trained after pruning: none, scales (one number per kept unit) or lora (adapters and scales)",
+    "training after pruning: none, scales (one number per kept unit) or lora (adapters and scales)",
   ),
   compensate: z.enum(["none", ...COMPENSATIONS]).optional().describe(
-    "least-squares: correct the output and down projections for the removed units, before recovery; " +
-      "least-squares-in-turn: each on the inputs from the layers already cut and corrected",
+    "least-squares: correct the output and down maps for the removed units, before recovery; " +
+      "least-squares-in-turn: the same, with inputs from layers that are already cut and corrected",
   ),
   training: trainingSchema.optional().describe("settings of learning and recovery, see `bench ls training`"),
   layerwise: z.boolean().default(false).describe(

@@ -37,22 +37,22 @@ export const RECOVERIES = ["none", "scales", "lora"] as const;
 /** One of {@linkcode RECOVERIES}. */
 export type Recovery = (typeof RECOVERIES)[number];
 
-/** How training goes, the same for learned methods and for the recovery of all others. */
+/** Settings of training, the same for learned methods and for the recovery of all others. */
 export const trainingSchema = z.strictObject({
   corpus: z.string().optional().describe(
-    "corpus (its calibration split), file:PATH, or self (text of the dense model); calibration's by default",
+    "corpus (its calibration split), file:PATH, or self (text of the dense model); default: that of calibration",
   ),
-  steps: positiveInt.default(100).describe("optimiser steps; a learned method learns its choice in the first of them"),
+  steps: positiveInt.default(100).describe("optimiser steps; learned methods use the first of them for their choice"),
   batch: positiveInt.default(2).describe("windows in a step"),
   tokens: z.number().int().min(2).default(256).describe("window length in tokens"),
   microBatch: positiveInt.optional().describe(
-    "windows on the device at once; all when absent. The hidden-state term is averaged over micro-batches",
+    "windows on the device at once (default: all); the hidden-state term is averaged over micro-batches",
   ),
   rank: positiveInt.default(8).describe("rank of the LoRA adapters on all linear maps"),
   alpha: z.number().positive().default(16).describe("adapters are scaled by alpha / rank"),
   learningRate: z.number().positive().default(5e-3).describe("peak rate of the adapters (AdamW, betas 0.9 and 0.99)"),
   scaleRate: z.number().positive().optional().describe(
-    "peak rate of the scales (AdamW, betas 0.9 and 0.99); when absent, 0.05 alone and 0.01 beside adapters",
+    "peak rate of the scales (AdamW, betas 0.9 and 0.99); default: 0.05, with adapters 0.01",
   ),
   warmup: fraction.default(0.06).describe("fraction of the steps over which the rates rise; cosine decay follows"),
   finalRate: z.number().min(0).max(1).default(0.1).describe("rates at the end as a fraction of the peak"),
@@ -63,7 +63,9 @@ export const trainingSchema = z.strictObject({
   hidden: z.number().min(0).default(0).describe(
     "weight of the relative error of the hidden states in the first step; it falls linearly to 0 over the run",
   ),
-  teacherTokens: positiveInt.default(64).describe("the dense model's most probable tokens that distillation uses"),
+  teacherTokens: positiveInt.default(64).describe(
+    "number of the dense model's most probable tokens that distillation uses",
+  ),
 }).refine(({ crossEntropy, distillation, hidden }) => crossEntropy + distillation + hidden > 0, {
   path: ["crossEntropy"],
   error: "one of the weights crossEntropy, distillation and hidden must be above 0, or nothing trains",
