@@ -70,7 +70,7 @@ const options = z.strictObject({
   ramp: z.number().min(0).max(1).default(0.4).describe(
     "fraction of the steps over which the budget falls; 0: all units are removed before the first step",
   ),
-  freeze: z.number().gt(0).max(1).default(0.6).describe(
+  freeze: z.number().gt(0).max(1).default(0.4).describe(
     "with --compensate: fraction of the steps after which the choice is fixed and least squares are applied",
   ),
   dualStart: z.number().min(0).default(0).describe("initial multiplier y of the sparsity penalty"),
