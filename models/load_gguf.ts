@@ -90,10 +90,7 @@ function membersOf(file: GgufFile, architecture: string): Members {
     throw new FileFormatError(file.path, `metadata "${architecture}.${key}" ${current}: must be ${must}`);
   };
   const members = checkedMembers(value, fail);
-  return {
-    ...members,
-    number: (key, fallback) => shortest(members.number(key, fallback)),
-  };
+  return { ...members, number: (key, fallback) => shortest(members.number(key, fallback)) };
 }
 
 /** The `llama3` settings of a file's frequency factors. The file has only the factors. Those of Llama 3.1 to 3.3 come

@@ -36,9 +36,7 @@ const range = (n: number) => Array.from({ length: n }, (_, i) => i);
 
 /** The plan that keeps everything. */
 export function densePlan(config: DecoderConfig): PrunePlan {
-  return {
-    layers: config.layers.map((shape) => layerPlan((type) => range(unitCount(shape, type)))),
-  };
+  return { layers: config.layers.map((shape) => layerPlan((type) => range(unitCount(shape, type)))) };
 }
 
 /** The plan that removes the layers `removed` and keeps all others whole. */

@@ -14,10 +14,7 @@ import type { Row } from "./sections.ts";
 /** Frame, title and style around a figure's layers. */
 export const shell = (title: string, subtitle: string[], body: Spec): Spec => ({
   $schema: "https://vega.github.io/schema/vega-lite/v6.json",
-  title: {
-    text: wrapped(title, 60),
-    subtitle: subtitle.flatMap((line) => wrapped(line, 86)),
-  },
+  title: { text: wrapped(title, 60), subtitle: subtitle.flatMap((line) => wrapped(line, 86)) },
   background: NEUTRAL.paper,
   padding: 12,
   width: 400,

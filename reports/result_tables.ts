@@ -70,7 +70,15 @@ const REMOVED = strip(["realised", "removed, %", "prunable / model", 1], (row) =
   const prunable = meanOf(row, ({ size }) => size.sparsityOfPrunable);
   return textCell(`${percent(prunable)} / ${percent(meanOf(row, ({ size }) => size.sparsityOfModel))}`, prunable);
 });
+/** Layers, and FFN channels of each; from the least to the most where they differ. */
+const LAYERS = strip(["layers", "layers × FFN", "channels", 7], ({ runs }) => {
+  const range = (values: number[]) => unique([Math.min(...values), Math.max(...values)]).join("–");
+  const depths = runs.map(({ size }) => size.layers.length);
+  const widths = runs.flatMap(({ size }) => size.layers.map(({ ffnChannels }) => ffnChannels));
+  return textCell(`${range(depths)} × ${range(widths)}`, mean(depths) * mean(widths));
+});
 const SIZES = [
+  LAYERS,
   meanStrip(["parameters", "params", "", 4], ({ size }) => size.parameters, (value) => count(Math.round(value))),
   meanStrip(["macs", "MACs", "64 tokens", 8], ({ size }) => size.macs64, operations),
   meanStrip(["weights", "weights", "MiB", 9], ({ size }) => size.weightBytes, mebibytes),

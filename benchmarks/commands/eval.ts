@@ -66,11 +66,7 @@ function givenValues(
   if (dense === undefined && kept === undefined) {
     throw new UsageError("No dense model given: add --dense PATH, the model that --model was pruned from");
   }
-  return {
-    ...others,
-    ...dense !== undefined && { model: dense },
-    checkpoints: [{ label, model }],
-  };
+  return { ...others, ...dense !== undefined && { model: dense }, checkpoints: [{ label, model }] };
 }
 
 /** Limit and few-shot examples of each task: from the flags for added tasks, from the run for the others. With

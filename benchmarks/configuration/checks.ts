@@ -88,7 +88,7 @@ export function checkAgainstModel(config: ReadyConfig, model: DecoderConfig, res
   checkLevels(config, model, resource);
 }
 
-type Levels = Pick<RunConfig, "sparsity" | "units" | "dropLayers" | "ffnMultiple" | "methods"> & RunSettings;
+type Levels = Pick<ReadyConfig, "sparsity" | "units" | "dropLayers" | "ffnMultiple" | "methods"> & RunSettings;
 
 /** Checks that the units of the run can reach its levels on this model, and that each method can keep its options.
  * @throws {UsageError} that names the level or the method. */

@@ -24,8 +24,9 @@ import {
 export type PerplexityChoice = Cell["perplexity"][number];
 
 /** A configuration with everything filled in that depends on model and data. */
-export type ReadyConfig = Omit<RunConfig, "calibration" | "perplexity"> & {
+export type ReadyConfig = Omit<RunConfig, "calibration" | "perplexity" | "ffnMultiple"> & {
   calibration: Cell["calibration"];
+  ffnMultiple: number;
   perplexity: PerplexityChoice[];
 };
 

@@ -54,7 +54,7 @@ export const FLAGS: Record<Key, Flag> = {
   seeds: listFlag("LIST", number),
   units: listFlag("LIST"),
   dropLayers: listFlag("LIST", number),
-  ffnMultiple: numberFlag("N"),
+  ffnMultiple: numberFlag("N|auto"),
   calibration: { value: "CORPUS|file:PATH|self[:SEQUENCES[:TOKENS[:DRAW]]]", parse: parseCalibration },
   recover: textFlag("NAME"),
   compensate: textFlag("NAME"),

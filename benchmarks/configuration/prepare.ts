@@ -18,6 +18,7 @@ import {
 } from "../../core/schema/schema.ts";
 import type { NamedCell } from "../../core/schema/cell_names.ts";
 import { canonicalJson, sha256OfJson } from "../../core/util/canonical_json.ts";
+import { BLOCK_FORMATS } from "../../core/formats/dequantize.ts";
 import { encodeForWindows, type Tokenizer } from "../../core/formats/tokenizer.ts";
 import { loadCorpus, loadTask } from "../../datasets/load.ts";
 import type { TaskDefinition } from "../../datasets/define.ts";
@@ -102,6 +103,7 @@ export async function prepareRun(
   const config: ReadyConfig = {
     ...checked,
     perplexity: await withWindows(checked.perplexity, dense),
+    ffnMultiple: chooseMultiple(checked, engine, dense.origin),
     weights: chooseForm(checked, { engine, decoderOps: elsewhere ? undefined : decoderOps }, dense.origin),
     ...isTime(checked.budget) && { throughput: checked.throughput ?? throughputChoiceSchema.parse({}) },
   };
@@ -287,6 +289,18 @@ function chooseForm(
   return before || isTime(budget) && arithmetic === "exact"
     ? before?.config.weights ?? "f32"
     : usualForm({ origin }, { decoderOps: decoderOps ?? false, arithmetic });
+}
+
+/** What FFN widths are multiples of, as asked; `auto`: of the native engine's vectors, and of the blocks of quantised
+ * matrices in the model's file. */
+export function chooseMultiple(
+  { ffnMultiple: asked }: Pick<RunConfig, "ffnMultiple">,
+  engine: EngineName,
+  { dtypes }: Pick<DenseModel["origin"], "dtypes">,
+): number {
+  if (asked !== "auto") return asked;
+  const blocks = Object.entries(BLOCK_FORMATS).filter(([type]) => dtypes.includes(type));
+  return Math.max(engine === "tensorflow" ? 16 : 1, ...blocks.map(([, { blockValues }]) => blockValues));
 }
 
 /** Hash of each data set that the run reads, by what it is used for. */

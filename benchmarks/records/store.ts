@@ -196,10 +196,7 @@ export function doneRecord(out: string, named: NamedCell): DoneRecord | undefine
 /** A record was written by another version of this program. */
 export class SchemaVersionError extends FileFormatError {
   constructor(path: string, version: number) {
-    super(
-      path,
-      `has record schema version ${version}, this program reads ${SCHEMA_VERSION}: use another folder`,
-    );
+    super(path, `has record schema version ${version}, this program reads ${SCHEMA_VERSION}: use another folder`);
   }
 }
 
@@ -271,10 +268,10 @@ export function removeTemporaryFiles(out: string): void {
 }
 
 function openLock(out: string, path: string): Deno.FsFile {
-  if (resolve(out).includes(",")) {
-    const path = resolve(out);
+  const folder = resolve(out);
+  if (folder.includes(",")) {
     throw new UsageError(
-      `Cannot use "${path}": Deno's list of writable folders allows no comma. Choose another --out.`,
+      `Cannot use "${folder}": Deno's list of writable folders allows no comma. Choose another --out.`,
     );
   }
   try {

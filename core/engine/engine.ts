@@ -126,9 +126,7 @@ async function select(name: EngineName): Promise<void> {
 
 async function startTensorflow({ device: asked, arithmetic }: EngineOptions): Promise<Started> {
   if (asked !== undefined && asked !== "cuda" && asked !== "cpu") {
-    throw new EngineError(
-      `Engine "tensorflow" runs on cuda or cpu, not on "${asked}": use one of them`,
-    );
+    throw new EngineError(`Engine "tensorflow" runs on cuda or cpu, not on "${asked}": use one of them`);
   }
   setEnvironment(asked, arithmetic);
   const cuda = asked === "cpu" ? {} : chooseGpu();

@@ -98,7 +98,7 @@ const USUAL: ReadonlyMap<string, string> = new Map(
     ...settingsOf({
       method: null,
       units: runConfigSchema.shape.units.parse(undefined),
-      ffnMultiple: runConfigSchema.shape.ffnMultiple.parse(undefined),
+      ffnMultiple: 1,
       calibration: calibrationSchema.parse({ corpus: "" }),
       training: trainingSchema.parse({}),
     }),

@@ -146,13 +146,13 @@ export const runConfigSchema = z.strictObject({
       "first cell, see docs/equal-speed.md",
   ),
   seeds: listOf(z.number().int().nonnegative(), 1).default([0]).describe("one cell per seed"),
-  units: listOf(unit, 1).default(["ffn", "kv-groups"]).describe(
-    `what may be removed: ${unit.options.join(", ")}`,
-  ),
+  units: listOf(unit, 1).default(["ffn", "kv-groups"]).describe(`what may be removed: ${unit.options.join(", ")}`),
   dropLayers: listOf(z.number().int().nonnegative(), 1).optional().describe(
     "numbers of whole layers to remove first, in order of block influence, one cell each; other units fill the budget",
   ),
-  ffnMultiple: positiveInt.default(1).describe("FFN widths are multiples of this"),
+  ffnMultiple: z.union([positiveInt, z.literal("auto")]).default(1).describe(
+    "FFN widths are multiples of this; auto: what suits the engine and the model's file, see docs/equal-speed.md",
+  ),
   calibration: calibrationSchema.optional().describe(
     "text for calibration: a corpus, a file, or self (sampled from the dense model); default: the first scored corpus",
   ),
@@ -180,9 +180,7 @@ export const runConfigSchema = z.strictObject({
   taskFile: listOf(z.string(), 1).optional().describe(
     "task file of lm-evaluation-harness, or a folder of them; may be repeated; see docs/tasks-and-data.md",
   ),
-  limit: perTask(positiveInt).optional().describe(
-    "score only the first N examples of each task (default: all)",
-  ),
+  limit: perTask(positiveInt).optional().describe("score only the first N examples of each task (default: all)"),
   numFewshot: perTask(z.number().int().nonnegative()).default(0).describe("few-shot examples in the prompts of tasks"),
   requestEncoding: z.enum(REQUEST_ENCODINGS).default("lm-eval").describe(
     "llm-pruner: encode context and continuation separately, without BOS, as in LLM-Pruner's tables",

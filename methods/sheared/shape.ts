@@ -44,9 +44,7 @@ function checkTarget(config: DecoderConfig, { units, ffnMultiple }: BudgetTarget
     throw new UsageError(`targetFfn=${targetFfn} needs the unit type ffn: add it to --units, or leave out targetFfn`);
   }
   if (targetHeads !== undefined && !units.includes("kv-groups") && !units.includes("query-heads")) {
-    throw new UsageError(
-      `targetHeads=${targetHeads} needs the unit type kv-groups or query-heads: add one to --units`,
-    );
+    throw new UsageError(`targetHeads=${targetHeads} needs the unit type kv-groups or query-heads: add one to --units`);
   }
   if (targetFfn !== undefined && targetFfn !== dense.ffnChannels && targetFfn % ffnMultiple !== 0) {
     throw new UsageError(`targetFfn must be a multiple of ${ffnMultiple} (--ffn-multiple): current ${targetFfn}`);

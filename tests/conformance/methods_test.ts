@@ -184,7 +184,7 @@ function assertMeetsBudget(config: DecoderConfig, left: DecoderConfig, given: Ca
   const slack = budget - parameters;
   const step = method.granularity === "layer"
     ? Math.max(...config.layers.map((shape) => layerParameters(config, shape)))
-    : left.layers.reduce((sum, _, l) => sum + Math.min(...units.map((u) => unitCost(config, l, u).parameters)), 0);
+    : left.layers.reduce((sum, _, l) => sum + Math.min(...units.map((u) => unitCost(config, l, u))), 0);
   if (slack < 0) fail(`${title}: ${parameters} parameters stay, ${-slack} more than the budget of ${budget}`);
   if (slack < step) return;
   const least = method.granularity === "layer" ? "a layer" : "the cheapest unit in every layer";

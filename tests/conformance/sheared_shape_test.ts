@@ -51,10 +51,7 @@ testOnEngines("sheared: removes exactly the planted layer and the planted hidden
   assertEquals(range(32).filter((i) => !plan.hidden!.includes(i)), deadHidden);
   // What is expected to stay falls from all to the shape; log-alphas are bounded, so that neither is met exactly.
   const curve = at(reports!, 0).curve;
-  assert(
-    at(curve, 0).retained! > 0.98 && Math.abs(at(curve, 29).retained! - 0.5) < 0.05,
-    `${at(curve, 29).retained}`,
-  );
+  assert(at(curve, 0).retained! > 0.98 && Math.abs(at(curve, 29).retained! - 0.5) < 0.05, `${at(curve, 29).retained}`);
   assertEquals(curve.at(-1)!.removed, { "layer": 1, "hidden": 8 });
   assertEquals(Object.keys(at(curve, 0).duals!).filter((name) => /layer|hidden/.test(name)).length, 4);
 });

@@ -1,8 +1,9 @@
-import { assertThrows } from "@std/assert";
+import { assertEquals, assertThrows } from "@std/assert";
 import { checkLevels } from "../../benchmarks/configuration/checks.ts";
+import { chooseMultiple } from "../../benchmarks/configuration/prepare.ts";
 import { resolveConfig } from "../../benchmarks/configuration/resolve.ts";
 import { UsageError } from "../../core/util/errors.ts";
-import { type RunConfig, runConfigSchema, trainingSchema } from "../../core/schema/schema.ts";
+import { type EngineName, type RunConfig, runConfigSchema, trainingSchema } from "../../core/schema/schema.ts";
 import { getMethod, parseOptions, register } from "../../methods/mod.ts";
 import { smallConfig } from "../support/weights_fixture.ts";
 
@@ -11,7 +12,11 @@ function check(id: string, options: Record<string, unknown>, changes: Partial<Ru
   const layers = Array.from({ length: 4 }, () => ({ kvGroups: 8, queryHeadsPerGroup: 1, ffnChannels: 384 }));
   const methods = [{ id, options: parseOptions(getMethod(id), options) as Record<string, unknown> }];
   checkLevels(
-    { ...runConfigSchema.parse({ methods: [{ id }], out: "unused", sparsity: [0.5], ...changes }), methods },
+    {
+      ...runConfigSchema.parse({ methods: [{ id }], out: "unused", sparsity: [0.5], ...changes }),
+      methods,
+      ffnMultiple: 1,
+    },
     smallConfig({ width: 128, headSize: 16, layers }),
   );
 }
@@ -63,4 +68,12 @@ Deno.test("checkLevels() names the method of a user whose check throws", () => {
   };
   register({ ...getMethod("random"), id: "sample-check", check });
   refuse('Method "sample-check": no luck', "sample-check", {});
+});
+
+Deno.test("chooseMultiple() takes what suits the engine and the blocks of the model's file", () => {
+  const chosen = (engine: EngineName, dtypes: string[], ffnMultiple: number | "auto" = "auto") =>
+    chooseMultiple({ ffnMultiple }, engine, { dtypes });
+  const plain = [chosen("wasm", ["BF16", "F32"]), chosen("tensorflow", ["BF16", "F32"])];
+  const quantised = [chosen("tensorflow", ["F32", "Q8_0"]), chosen("wasm", ["Q4_K", "Q8_0"])];
+  assertEquals([...plain, ...quantised, chosen("tensorflow", ["Q8_0"], 3)], [1, 16, 32, 256, 3]);
 });

@@ -95,7 +95,7 @@ Deno.test("globalWidths() meets the budget at multiples of channels, and leaves 
       for (const { ffnChannels } of narrowed) assertEquals(ffnChannels % ffnMultiple, 0);
       // Removed channels come back as far as they fit; a group alone may leave a gap of up to its own size.
       const [type, most] = narrowed.length > 0 ? ["ffn", ffnMultiple] as const : ["kv-groups", 1] as const;
-      const step = most * unitCost(config, 0, type).parameters;
+      const step = most * unitCost(config, 0, type);
       assert(slack < step, `unused: ${slack} of a step of ${step}`);
     },
   ));

@@ -16,8 +16,7 @@ import { LLAMA_7B } from "../support/toy.ts";
 const preset = (name: string): RunConfig =>
   resolveConfig([yamlSource(Deno.readTextFileSync(presetPath(`paper/${name}`)), name)]);
 
-const targetOf = ({ units, ffnMultiple }: RunConfig, sparsity: number): BudgetTarget =>
-  resolveTarget(LLAMA_7B, { sparsity, units, ffnMultiple });
+const targetOf = ({ units }: RunConfig, sparsity: number): BudgetTarget => resolveTarget(LLAMA_7B, { sparsity, units });
 
 /** Parameters of the whole model with these layers. */
 const parametersWith = (layers: LayerShape[]): number => modelSize({ ...LLAMA_7B, layers }).parameters;

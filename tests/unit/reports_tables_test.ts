@@ -103,7 +103,7 @@ Deno.test("renderTable() fits 100 columns, names what does not fit, and has no c
   const two = [doneRecord(), doneRecord({ method: "random", sparsity: 0.2 })];
   const narrow = renderTable(two, { width: 72, colour: false });
   assertMatch(narrow, /^method .*wikitext2.*mean acc\.$/m);
-  assertMatch(narrow.replace(/\s+/g, " "), /Not shown at this width: MACs; weights; pp512; tg128\./);
+  assertMatch(narrow.replace(/\s+/g, " "), /Not shown at this width: layers × FFN; MACs; weights; pp512; tg128\./);
   assert(!/\n *%/.test(narrow), "a number was parted from its unit");
   const wide = renderTable(sweepRecords(), { width: 240, colour: false });
   const heads = wide.split("\n").filter((line) => line.startsWith("method")).join("\n");

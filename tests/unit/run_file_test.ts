@@ -41,11 +41,7 @@ folderTest("askedRecords() gives the cells as asked, and groups over exactly the
   const [few, all] = [doneRecord({ examples: 20 }), doneRecord({ examples: 200 })];
   const group = { group: "both", tasks: ["arc_easy", "openbookqa"], metrics: [{ metric: "acc", weightBySize: true }] };
   const data = Object.fromEntries(all.tasks.map(({ task, dataset }) => [`task ${task}`, dataset.sha256]));
-  const record = {
-    ...all,
-    tasks: [...few.tasks, ...all.tasks],
-    groups: [aggregateGroup(group, all.tasks)],
-  };
+  const record = { ...all, tasks: [...few.tasks, ...all.tasks], groups: [aggregateGroup(group, all.tasks)] };
   const failed = failedRecord({ method: "flap", sparsity: 0.2 });
   writeRecord(out, record);
   writeRecord(out, failed);

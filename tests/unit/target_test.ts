@@ -1,14 +1,12 @@
-import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import { take } from "../support/values.ts";
 import { at } from "../../core/util/indexing.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import type { DecoderConfig } from "../../models/config.ts";
 import type { LayerShape } from "../../models/units.ts";
-import { keptParameters, layerMacs, layerParameters } from "../../models/count.ts";
+import { keptParameters, layerParameters } from "../../models/count.ts";
 import { UNIT_TYPES, type UnitType } from "../../core/schema/schema.ts";
 import { resolveTarget } from "../../models/target.ts";
-import { unitCost } from "../support/unit_cost.ts";
 import { LLAMA_7B, toyConfig } from "../support/toy.ts";
 
 function uniformConfig(shape: LayerShape, layers: number, sizes: Partial<DecoderConfig> = {}): DecoderConfig {
@@ -142,16 +140,4 @@ Deno.test("resolveTarget() refuses wrong values and models that are pruned alrea
     refuses(smol, { sparsity: 0.2, units: ["ffn"], ffnMultiple }, `current ${ffnMultiple}`);
   }
   refuses(uneven, { sparsity: 0.2, units: ["ffn"] }, "2x1+7, 1x2+5");
-});
-
-Deno.test("unitCost() times the units of a layer gives the layer", () => {
-  const config = toyConfig({ layers: [{ kvGroups: 3, queryHeadsPerGroup: 2, ffnChannels: 11 }] });
-  const shape = at(config.layers, 0);
-  const [ffn, heads, groups] = take(UNIT_TYPES.map((type) => unitCost(config, 0, type)), 3);
-  assertEquals([ffn, groups, heads].map(({ parameters }) => parameters), [3 * 32, 6 * 8 * 32, 2 * 8 * 32]);
-  assertEquals(11 * ffn.parameters + 3 * groups.parameters, layerParameters(config, shape));
-  const norms = 4 * 64 * 32;
-  assertAlmostEquals(11 * ffn.macs64 + 3 * groups.macs64 + norms, layerMacs(config, shape, 64), 1e-6);
-  // What a group costs beside its query heads: key and value projections.
-  assertEquals(groups.macs64 - 2 * heads.macs64, 64 * 2 * 8 * 32);
 });

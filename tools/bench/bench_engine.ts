@@ -121,9 +121,7 @@ export async function compare(
     const times = outcomes.map((of) => of.map(({ ms }) => ms));
     for (const [i, { name }] of sides.entries()) {
       const rate = (tokens / median(at(times, i)) * 1000).toFixed(0);
-      lines.push(
-        `${title}: ${name}: ${rate} tokens/s, median ${spread(at(times, i), 0, `${repeats} repeats`, " ms")}`,
-      );
+      lines.push(`${title}: ${name}: ${rate} tokens/s, median ${spread(at(times, i), 0, `${repeats} repeats`, " ms")}`);
       if (i > 0) lines.push(`${title}: ratio ${ratios(at(times, i), at(times, 0))} over ${name}`);
     }
   }

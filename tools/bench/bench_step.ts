@@ -141,9 +141,7 @@ async function compare(sides: Side[], steps: number, tolerance: number, compared
     const peak = megabytes(await peakBytes());
     console.log(`${name}: resident ${first} after ${UNTIMED + 1} steps, ${last} at the end, peak ${peak}`);
     if (j === 0) continue;
-    console.log(
-      `same losses in ${compared} steps; ratio ${ratios(at(times, j), at(times, 0))} over ${name}`,
-    );
+    console.log(`same losses in ${compared} steps; ratio ${ratios(at(times, j), at(times, 0))} over ${name}`);
   }
 }
 
