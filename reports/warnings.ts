@@ -3,7 +3,7 @@
  * @module
  */
 import { corpusLabel } from "../core/schema/cell_names.ts";
-import type { DatasetUse, DoneRecord } from "../core/schema/schema.ts";
+import { BUSY_CORES, type DatasetUse, type DoneRecord } from "../core/schema/schema.ts";
 import { counted } from "../core/util/words.ts";
 import { budgetWords, realised } from "./budget.ts";
 import { count, level, listed, percent, unique } from "./format.ts";
@@ -125,9 +125,6 @@ function seenWords(section: Section): string[] {
     "These perplexities say nothing about other text and cannot be compared with the dense model's.",
   ];
 }
-
-/** Processor cores of other programs from which a machine counts as busy. */
-const BUSY_CORES = 0.25;
 
 /** Farthest from 1 that the dense model over itself may lie. */
 const MOST_ERROR = 0.05;

@@ -6,7 +6,7 @@
 import { join } from "node:path";
 import { NVIDIA_SMI } from "../../core/engine/cuda.ts";
 import { EngineError, FileFormatError, UsageError } from "../../core/util/errors.ts";
-import { type EngineName, type LatencyTable, latencyTableSchema } from "../../core/schema/schema.ts";
+import { BUSY_CORES, type EngineName, type LatencyTable, latencyTableSchema } from "../../core/schema/schema.ts";
 import { denoOutput } from "../../core/util/deno_run.ts";
 import { ifThere } from "../../core/util/paths.ts";
 import { writeAtomically } from "../../core/util/write_file.ts";
@@ -75,7 +75,12 @@ export async function latencyTable(
   using _lock = lockFolder(out);
   note("Measuring the times of layers before the first cell: leave the machine idle");
   const table = await measureInProcess(job);
-  writeAtomically(latencyPath(out, budget), toJson(table));
+  const path = latencyPath(out, budget);
+  writeAtomically(path, toJson(table));
+  const { otherCores } = table;
+  if (otherCores !== null && otherCores >= BUSY_CORES) {
+    note(`Other programs kept ${otherCores} cores busy meanwhile. To measure again, remove "${path}" and start anew`);
+  }
   return table;
 }
 

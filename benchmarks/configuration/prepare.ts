@@ -103,7 +103,7 @@ export async function prepareRun(
   const config: ReadyConfig = {
     ...checked,
     perplexity: await withWindows(checked.perplexity, dense),
-    ffnMultiple: chooseMultiple(checked, engine, dense.origin),
+    ffnMultiple: chooseMultiple(checked.ffnMultiple, engine, dense.origin.dtypes),
     weights: chooseForm(checked, { engine, decoderOps: elsewhere ? undefined : decoderOps }, dense.origin),
     ...isTime(checked.budget) && { throughput: checked.throughput ?? throughputChoiceSchema.parse({}) },
   };
@@ -293,11 +293,7 @@ function chooseForm(
 
 /** What FFN widths are multiples of, as asked; `auto`: of the native engine's vectors, and of the blocks of quantised
  * matrices in the model's file. */
-export function chooseMultiple(
-  { ffnMultiple: asked }: Pick<RunConfig, "ffnMultiple">,
-  engine: EngineName,
-  { dtypes }: Pick<DenseModel["origin"], "dtypes">,
-): number {
+export function chooseMultiple(asked: RunConfig["ffnMultiple"], engine: EngineName, dtypes: readonly string[]): number {
   if (asked !== "auto") return asked;
   const blocks = Object.entries(BLOCK_FORMATS).filter(([type]) => dtypes.includes(type));
   return Math.max(engine === "tensorflow" ? 16 : 1, ...blocks.map(([, { blockValues }]) => blockValues));

@@ -58,11 +58,7 @@ interface Sequence {
 }
 
 /** Options of every context. */
-const F32_CACHE = {
-  flashAttention: false,
-  experimentalKvCacheKeyType: "F32",
-  experimentalKvCacheValueType: "F32",
-};
+const F32_CACHE = { flashAttention: false, experimentalKvCacheKeyType: "F32", experimentalKvCacheValueType: "F32" };
 
 async function answer(model: Model, { texts, tokens, prompt, count }: Job) {
   const context = await model.createContext({

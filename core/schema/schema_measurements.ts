@@ -28,6 +28,9 @@ export const throughputChoiceSchema = z.strictObject({
   repeats: z.number().int().min(2).default(5).describe("timed repeats after one untimed pass of the same shape"),
 });
 
+/** Processor cores of other programs from which a machine counts as busy. */
+export const BUSY_CORES = 0.25;
+
 const milliseconds = z.array(z.number().positive()).min(1);
 
 /** Times of models whose layers are all alike, each measured in turns with the dense model. */

@@ -166,8 +166,5 @@ export function vocabularyLoss(
 
 function chunkTeacher({ ids, logProbs, topK }: TeacherTargets, start: number, rows: number): ChunkTeacher {
   const part = <A extends Int32Array | Float32Array>(all: A) => all.slice(start * topK, (start + rows) * topK) as A;
-  return {
-    ids: tf.tensor2d(part(ids), [rows, topK], "int32"),
-    logProbs: tf.tensor2d(part(logProbs), [rows, topK]),
-  };
+  return { ids: tf.tensor2d(part(ids), [rows, topK], "int32"), logProbs: tf.tensor2d(part(logProbs), [rows, topK]) };
 }

@@ -16,10 +16,7 @@ const WIDTHS = [360, 1400];
 const ROOT = join(import.meta.dirname!, "../..");
 
 /** The made-up sweep, whose numbers spread widely, and the published one, whose names and notes are real. */
-const REPORTS = {
-  sweep: sweepRecords(),
-  smollm2: readRecords(join(ROOT, "results/smollm2-135m-one-shot")).records,
-};
+const REPORTS = { sweep: sweepRecords(), smollm2: readRecords(join(ROOT, "results/smollm2-135m-one-shot")).records };
 
 async function open(page: Page, path: string, how: Parameters<typeof openPage>[2]): Promise<void> {
   await openPage(page, pathToFileURL(path).href, how);

@@ -61,9 +61,7 @@ function assertMeetsBudget(
   const { config } = model;
   const { budget } = resolveTarget(config, { sparsity, units, ffnMultiple });
   const slack = budget - keptParameters(config, plannedShapes(config, plan));
-  const cheapest = Math.min(
-    ...units.map((type) => unitCost(config, 0, type) * (type === "ffn" ? ffnMultiple : 1)),
-  );
+  const cheapest = Math.min(...units.map((type) => unitCost(config, 0, type) * (type === "ffn" ? ffnMultiple : 1)));
   assert(slack >= 0, `the budget is exceeded by ${-slack}`);
   assert(slack < cheapest * config.layers.length, `${slack} parameters of the budget are unused`);
 }

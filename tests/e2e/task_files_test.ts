@@ -97,10 +97,7 @@ folderTest("--task-file runs tasks of all types and groups; a changed file is me
 
   const { stderr } = await run();
   assertStringIncludes(stderr, "1 finished earlier");
-  writeFiles(tasks, {
-    ...FILES,
-    "last.yaml": FILES["last.yaml"].replace("task: last", "task: last\ndescription: x"),
-  });
+  writeFiles(tasks, { ...FILES, "last.yaml": FILES["last.yaml"].replace("task: last", "task: last\ndescription: x") });
   await run();
   const again = onlyRecord(out);
   // The model is the same, the task is not: it is measured again.

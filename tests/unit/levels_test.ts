@@ -71,9 +71,8 @@ Deno.test("checkLevels() names the method of a user whose check throws", () => {
 });
 
 Deno.test("chooseMultiple() takes what suits the engine and the blocks of the model's file", () => {
-  const chosen = (engine: EngineName, dtypes: string[], ffnMultiple: number | "auto" = "auto") =>
-    chooseMultiple({ ffnMultiple }, engine, { dtypes });
-  const plain = [chosen("wasm", ["BF16", "F32"]), chosen("tensorflow", ["BF16", "F32"])];
-  const quantised = [chosen("tensorflow", ["F32", "Q8_0"]), chosen("wasm", ["Q4_K", "Q8_0"])];
-  assertEquals([...plain, ...quantised, chosen("tensorflow", ["Q8_0"], 3)], [1, 16, 32, 256, 3]);
+  const auto = (engine: EngineName, ...dtypes: string[]) => chooseMultiple("auto", engine, dtypes);
+  assertEquals([auto("wasm", "BF16", "F32"), auto("tensorflow", "BF16", "F32")], [1, 16]);
+  assertEquals([auto("tensorflow", "F32", "Q8_0"), auto("wasm", "Q4_K", "Q8_0")], [32, 256]);
+  assertEquals(chooseMultiple(3, "tensorflow", ["Q8_0"]), 3);
 });
