@@ -40,9 +40,9 @@ Deno.test("load() takes the engine, the device and the arithmetic that are asked
 
 Deno.test("load() refuses a device or an arithmetic that an engine does not have", async () => {
   const cases = [
-    [{ engine: "wasm", device: "cuda" }, `runs on the CPU and not on "cuda"`],
+    [{ engine: "wasm", device: "cuda" }, `runs only on the CPU, not on "cuda"`],
     [{ engine: "wasm", arithmetic: "fast" }, `Engine "wasm" has no fast arithmetic`],
-    [{ engine: "tensorflow", device: "tpu" }, `runs on cuda or cpu and not on "tpu"`],
+    [{ engine: "tensorflow", device: "tpu" }, `runs on cuda or cpu, not on "tpu"`],
   ] as const;
   for (const [options, reason] of cases) await assertRejects(() => load("tiny", options), EngineError, reason);
 });
