@@ -107,9 +107,10 @@ function equalAccuracy(dense: Row, levels: readonly Row[], accuracy: Column, spe
     const speedUp = row.speedUps.get(speed.key)?.value;
     const test = pairedTest(accuracy, row, dense)?.test;
     return speedUp === undefined || !test ? [] : [{ speedUp, mean: test.mean, ...test.interval(ALPHA) }];
-  }).sort((a, b) => a.speedUp - b.speedUp);
-  const [slowest, fastest] = [pruned.at(0)?.speedUp, pruned.at(-1)?.speedUp];
-  if (slowest === undefined || fastest === undefined) return textCell(NO_VALUE);
+  });
+  const [first, last] = [pruned.at(0), pruned.at(-1)];
+  if (first === undefined || last === undefined) return textCell(NO_VALUE);
+  if (first.mean < -POINT) return textCell("not reached", 0);
   const models = [{ speedUp: 1, mean: 0, low: 0, high: 0 }, ...pruned];
   const crossing = (end: "mean" | "low" | "high") => {
     const below = models.findIndex((model) => model[end] < -POINT);
@@ -117,11 +118,12 @@ function equalAccuracy(dense: Row, levels: readonly Row[], accuracy: Column, spe
     const [from, to] = [at(models, below - 1), at(models, below)];
     return from.speedUp + (to.speedUp - from.speedUp) * (from[end] + POINT) / (from[end] - to[end]);
   };
-  const show = (x: number) => x > fastest ? `≥ ${fastest.toFixed(2)}` : x.toFixed(2);
-  const [value, low] = [crossing("mean"), crossing("low")];
-  if (value < slowest) return textCell("not reached", 0);
-  const spread = low > fastest ? "" : ` [${show(low)}, ${show(crossing("high"))}]`;
-  return { ...textCell(show(value), Math.min(value, fastest)), spread };
+  const show = (x: number) => x === Infinity ? `≥ ${last.speedUp.toFixed(2)}` : x.toFixed(2);
+  const value = crossing("mean");
+  // Where a level is slower than the one before, the ends are the other way round.
+  const ends = [crossing("low"), crossing("high")].sort((a, b) => a - b);
+  const spread = ends[0] === Infinity ? "" : ` [${ends.map(show).join(", ")}]`;
+  return { ...textCell(show(value), Math.min(value, last.speedUp)), spread };
 }
 
 /** What each method would need for equal accuracy: the same at all its levels. */

@@ -15,9 +15,7 @@ import { modelPasses, type ThroughputChoice, timeInTurns, watchOtherCores } from
 import type { LoadedModel } from "./load.ts";
 
 /** A model to time: all layers alike. */
-interface Shape extends LayerShape {
-  layers: number;
-}
+type Shape = LayerShape & { layers: number };
 
 const denseShape = ({ layers }: DecoderConfig): Shape => ({ ...at(layers, 0), layers: layers.length });
 
