@@ -114,7 +114,7 @@ export function describe(row: Row, column: Column, estimate: Estimate): string {
   const { spread, spreadOf, n } = estimate;
   const kind = spreadOf === "stderr" ? "standard error" : `sample sd over ${n} ${spreadOf}`;
   const error = spread === null ? "" : ` ± ${qualityText(column, spread)} (${kind})`;
-  const name = row.cell.checkpoint ? row.label : `${row.label}, ${level(row.asked)} asked`;
+  const name = row.cell.checkpoint ? row.label : `${row.label}, target ${level(row.asked)}`;
   return `${name}, ${removed(row).toFixed(1)} % of ${budgetWords({ rows: [row] }).short} removed: ` +
     qualityText(column, estimate.value) + error;
 }

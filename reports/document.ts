@@ -84,7 +84,7 @@ export interface Finding {
 export interface GlanceBlock {
   kind: "glance";
   topics: string[];
-  /** `level` in words: `20 % asked`. */
+  /** `level` in words: `target 20 %`. */
   lines: { level: string; findings: (Finding | null)[] }[];
 }
 

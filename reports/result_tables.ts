@@ -53,7 +53,7 @@ export function measured(estimate: Estimate | undefined, scale: number, digits: 
 const METHOD = strip(["method", "method", "", 0], ({ label }) => textCell(label, label), { numeric: false });
 const askedStrip = (section: Section): Strip =>
   strip(
-    ["asked", "asked", `of ${budgetWords(section).short}`, 0],
+    ["asked", "target", `of ${budgetWords(section).short}`, 0],
     (row) => textCell(isDense(row) || row.cell.checkpoint ? NO_VALUE : level(row.asked), row.asked),
   );
 /** What was met of budgets other than parameters. */

@@ -95,9 +95,9 @@ export const isDense = ({ methodId }: Pick<Row, "methodId">): boolean => methodI
 /** Whether a row has a finished run. */
 export const hasRuns = ({ runs }: Row): boolean => runs.length > 0;
 
-/** The level of `rows` in words: of models that were pruned elsewhere, nothing was asked. */
+/** The level of `rows` in words; models that were pruned elsewhere had no target. */
 export const levelWords = (asked: number, rows: readonly Row[]): string =>
-  `${level(asked)} ${rows.every(({ cell }) => cell.checkpoint) ? "removed" : "asked"}`;
+  rows.every(({ cell }) => cell.checkpoint) ? `${level(asked)} removed` : `target ${level(asked)}`;
 
 type RowRecords = Pick<Row, "key" | "variant" | "label" | "cell"> & { records: CellRecord[] };
 

@@ -38,7 +38,7 @@ function realisedWords(section: Section): string[] {
     const parts = rows.map(realised);
     const [low, high] = [Math.min(...parts), Math.max(...parts)];
     return high - low < 0.01 ? [] : [
-      `At ${level(asked)} asked, methods removed ${percent(low)} to ${percent(high)} % of the ` +
+      `At target ${level(asked)}, methods removed ${percent(low)} to ${percent(high)} % of the ` +
       `${budgetWords(section).long}. A method that removed less has an advantage.`,
     ];
   });
@@ -63,7 +63,7 @@ function depthWords(section: Section): string[] {
       ...layers < all ? [`${layers} of ${all} layers`] : [],
       ...size.hidden ? [`a hidden size of ${size.hidden.kept} (dense ${size.hidden.of})`] : [],
     ];
-    const where = cell.checkpoint ? "" : ` at ${level(asked)} asked`;
+    const where = cell.checkpoint ? "" : ` at target ${level(asked)}`;
     return lost.length === 0 ? [] : [`${label}${where} has ${lost.join(" and ")}.`];
   });
 }
@@ -100,7 +100,7 @@ function tokenWords(section: Section): string[] {
       `${count(Math.round(tokens))} (${listed(own.map(({ label }) => label))})`
     );
     return [
-      `At ${level(asked)} asked, methods trained on unequal numbers of tokens: ${parts.join("; ")}. ` +
+      `At target ${level(asked)}, methods trained on unequal numbers of tokens: ${parts.join("; ")}. ` +
       "A method with more tokens has an advantage.",
     ];
   });

@@ -47,7 +47,8 @@ export function exportTitle({ cell: { model, method, sparsity } }: DoneRecord): 
 
 function madeSection({ record }: CardContent): string[] {
   const { cell, weights, calibrationData, environment: { commit }, size } = record;
-  const removed = `${percent(size.sparsityOfPrunable, 2)} % of the prunable parameters (${level(cell.sparsity)} asked)`;
+  const target = `target ${level(cell.sparsity)}`;
+  const removed = `${percent(size.sparsityOfPrunable, 2)} % of the prunable parameters (${target})`;
   const facts = settingsOf({ cell, runs: [record] }).filter(({ name }) => !name.startsWith("examples"));
   return [
     "## How it was made",

@@ -133,7 +133,7 @@ Deno.test("the HTML report works in a browser", async (t) => {
         const found = document.elementsFromPoint(x + width / 2, y + height / 2).find((one) => one === point);
         return found?.querySelector("title")?.textContent ?? "";
       })()`);
-      assert(/^flap, \d+ % asked, [\d.]+ % of prunable removed: [\d.]+/.test(text), `the tooltip says "${text}"`);
+      assert(/^flap, target \d+ %, [\d.]+ % of prunable removed: [\d.]+/.test(text), `the tooltip says "${text}"`);
     });
   });
 });

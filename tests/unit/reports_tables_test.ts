@@ -127,7 +127,7 @@ Deno.test("glance() names the winner of each level and says whether its lead is 
   const section = sectionOf(sweepRecords());
   const { topics, lines } = glance(section, rankings(section));
   assertStringIncludes(at(topics, 0), "Lowest perplexity, wikitext2 (dense 16.");
-  assertEquals(lines.map(({ level }) => level), ["20 % asked", "40 % asked"]);
+  assertEquals(lines.map(({ level }) => level), ["target 20 %", "target 40 %"]);
   for (const { findings } of lines) {
     assertEquals(findings[0]!.best, "mask-prune");
     assertMatch(findings[0]!.verdict, /^clearly best; runner-up flap: .* % worse \[.*\], p\u00a0=\u00a00\.001$/);
@@ -157,7 +157,7 @@ Deno.test("warnings() says what limits the comparison", () => {
   assertStringIncludes(all([doneRecord({ method: "flap", sparsity: 0.2 })]), "no finished dense cell");
   const less = doneRecord({ method: "random", sparsity: 0.2 });
   less.size = { ...less.size, sparsityOfPrunable: 0.1 };
-  const part = "At 20 % asked, methods removed 10.0 to 15.0 %";
+  const part = "At target 20 %, methods removed 10.0 to 15.0 %";
   assertStringIncludes(all([doneRecord(), less, doneRecord({ method: "flap", sparsity: 0.2 })]), part);
   const elsewhere = doneRecord({ method: "flap", sparsity: 0.2 });
   elsewhere.environment = { ...elsewhere.environment, engine: "wasm", commit: "other-dirty" };
@@ -209,7 +209,7 @@ Deno.test("a budget in time shows what was measured, and marks what is more than
   const text = toMarkdown(report([doneRecord(), timed("random", 76), timed("flap", 78), timed("obs", 81)]));
   assertStringIncludes(
     text,
-    "| asked<br>of decoding time | met, %<br>of decoding time | speed-up ↑<br>tg128, × dense |",
+    "| target<br>of decoding time | met, %<br>of decoding time | speed-up ↑<br>tg128, × dense |",
   );
   for (const row of ["random | 30 % | 30.0 |", "flap | 30 % | 27.5 |", "obs | 30 % | 23.8\u00a0≠ |"]) {
     assertStringIncludes(text, row);

@@ -80,7 +80,7 @@ function columnAxes(column) {
 /** Everything that a chart can show, by id. */
 const axes = new Map([
   plain("removed", "prunable parameters removed, %", ({ size }) => 100 * size.removed, "higher"),
-  plain("asked", "asked sparsity, %", ({ asked }) => 100 * asked, "higher"),
+  plain("asked", "target sparsity, %", ({ asked }) => 100 * asked, "higher"),
   plain("parameters", "parameters, millions", ({ size }) => size.parameters / 1e6, "lower"),
   plain("macs", "MACs of 64 tokens, billions", ({ size }) => size.macs / 1e9, "lower"),
   plain("weights", "weights, MiB", ({ size }) => size.weights / 2 ** 20, "lower"),
