@@ -151,7 +151,7 @@ export const runConfigSchema = z.strictObject({
     "numbers of whole layers to remove first, in order of block influence, one cell each; other units fill the budget",
   ),
   ffnMultiple: z.union([positiveInt, z.literal("auto")]).default(1).describe(
-    "FFN widths are multiples of this; auto: what suits the engine and the model's file, see docs/equal-speed.md",
+    "FFN widths are multiples of this; auto: chosen for the engine and the model's file, see docs/equal-speed.md",
   ),
   calibration: calibrationSchema.optional().describe(
     "text for calibration: a corpus, a file, or self (sampled from the dense model); default: the first scored corpus",
