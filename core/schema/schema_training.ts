@@ -66,7 +66,7 @@ export const trainingSchema = z.strictObject({
   teacherTokens: positiveInt.default(64).describe(
     "number of the dense model's most probable tokens that distillation uses",
   ),
-}).refine(({ crossEntropy, distillation, hidden }) => crossEntropy + distillation + hidden > 0, {
+}).refine(({ crossEntropy, distillation, hidden }) => Math.max(crossEntropy, distillation, hidden) > 0, {
   path: ["crossEntropy"],
   error: "one of the weights crossEntropy, distillation and hidden must be above 0, or nothing trains",
 });

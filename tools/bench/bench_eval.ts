@@ -13,12 +13,14 @@ import { join, resolve } from "node:path";
 import { at, lookUp } from "../../core/util/indexing.ts";
 import { hostMemory } from "../../core/engine/device_memory.ts";
 import { choiceOf, countFlag, wholeNumber, withTempFolder } from "../../benchmarks/commands/command.ts";
+import { list } from "../../benchmarks/configuration/short_forms.ts";
 import { measureTask } from "../../benchmarks/evaluation/tasks.ts";
 import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
 import { startBestEngine } from "../../core/engine/engine.ts";
 import { spoken } from "../../core/schema/failure.ts";
 import { type Arithmetic, ARITHMETICS } from "../../core/schema/schema.ts";
 import { UsageError } from "../../core/util/errors.ts";
+import { counted } from "../../core/util/words.ts";
 import { getTask } from "../../datasets/mod.ts";
 import { exportHfFolder } from "../../models/export.ts";
 import { uploadModel, usualForm } from "../../models/device.ts";
@@ -115,7 +117,7 @@ async function ours(work: Work): Promise<Outcome> {
 const peakOf = (outcomes: Outcome[]) => Math.max(...outcomes.map(({ peakBytes }) => peakBytes));
 
 function describe(name: string, outcomes: Outcome[]): string {
-  const seconds = spread(outcomes.map((outcome) => outcome.seconds), 1, `${outcomes.length} repeats`, " s");
+  const seconds = spread(outcomes.map((outcome) => outcome.seconds), 1, counted(outcomes.length, "repeat"), " s");
   return `${name}: median ${seconds}, peak ${(peakOf(outcomes) / 2 ** 20).toFixed(0)} MiB`;
 }
 
@@ -205,8 +207,8 @@ async function main(flags: ToolArgs<typeof FLAGS[number], never>): Promise<numbe
   if (flags["peer-batch"] && other !== "lm-eval") throw new UsageError("--peer-batch needs --peer lm-eval");
   const arithmetic = choiceOf("arithmetic", flags.arithmetic ?? "exact", ARITHMETICS);
   const limit = countFlag(flags, "limit");
-  const peerBatch = (flags["peer-batch"] ?? "1,4,16").split(",").map((size) => wholeNumber("peer-batch", size));
-  const tasks = (flags.tasks ?? "arc_easy,openbookqa").split(",");
+  const peerBatch = list(flags["peer-batch"] ?? "1,4,16").map((size) => wholeNumber("peer-batch", size));
+  const tasks = list(flags.tasks ?? "arc_easy,openbookqa");
   for (const task of tasks) getTask(task);
   const work = { model, tasks, data, limit, arithmetic, peerBatch };
   return await compare(work, countFlag(flags, "repeats") ?? 3, other) ? 0 : 1;

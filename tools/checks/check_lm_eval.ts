@@ -9,6 +9,7 @@
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { choiceOf, countFlag, withTempFolder } from "../../benchmarks/commands/command.ts";
+import { list } from "../../benchmarks/configuration/short_forms.ts";
 import { argmax, measureTask } from "../../benchmarks/evaluation/tasks.ts";
 import { createScorer, type Scorer } from "../../benchmarks/evaluation/scorer.ts";
 import { lmEvalDocuments } from "../../benchmarks/records/lm_eval_samples.ts";
@@ -172,9 +173,11 @@ function describe(name: string, found: Comparison): string {
 
 async function main(flags: ToolArgs<typeof FLAGS[number], "task-files">): Promise<number> {
   choiceOf("peer", flags.peer ?? "hf", ["hf"]);
+  const stray = (["tasks", "data", "limit", "num-fewshot"] as const).find((name) => flags[name] !== undefined);
+  if (flags["task-files"] && stray) throw new UsageError(`--${stray} has no effect on --task-files`);
   const { model: path = "tiny", data = fileURLToPath(new URL("../../datasets/fixtures", import.meta.url)) } = flags;
   const wanted = { data, limit: countFlag(flags, "limit"), fewshot: countFlag(flags, "num-fewshot", 0) ?? 0 };
-  const names = (flags.tasks ?? TASKS).split(",");
+  const names = list(flags.tasks ?? TASKS);
   const known = [...knownTasks.keys(), ...corpora.keys()];
   for (const name of names) if (!known.includes(name)) throw unknownName("task", name, known);
   const python = await harnessPython();

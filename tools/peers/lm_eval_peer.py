@@ -37,6 +37,8 @@ INSTALLED = {
 for task in job["tasks"]:
     config = {**({} if "group" in task["config"] else {"task": task["name"]}), **task["config"]}
     if not {"output_type", "include", "group"} & config.keys():
+        if task["name"] not in INSTALLED:
+            sys.exit(f'{task["name"]} is no task of lm-evaluation-harness: choose from {", ".join(INSTALLED)}')
         config["include"] = os.path.join(os.path.dirname(lm_eval.tasks.__file__), INSTALLED[task["name"]])
     # JSON is YAML.
     with open(os.path.join(job["work"], task["name"] + ".yaml"), "w", encoding="utf-8") as file:
