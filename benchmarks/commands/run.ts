@@ -68,8 +68,11 @@ export async function runConfig(config: RunConfig, manner: RunManner): Promise<n
   Deno.addSignalListener("SIGTERM", stop);
   const onEvent = createProgress(Deno.stderr, { json });
   const executor = slurm && (await import("../sweep/slurm_executor.ts")).slurmExecutor(slurm);
-  const result = await sweep(config, { ...options, executor, onEvent, signal: controller.signal });
-  if (result.interrupted) return INTERRUPTED;
+  const result = await sweep(config, { ...options, executor, onEvent, signal: controller.signal }).catch((error) => {
+    // Ctrl-C also ends the processes that try the engine before the first cell.
+    if (!controller.signal.aborted) throw error;
+  });
+  if (result === undefined || result.interrupted) return INTERRUPTED;
   const note = (message: string) => onEvent({ event: "note", message });
   // A disk that is full from the start leaves no record.
   if (result.records.length > 0) {

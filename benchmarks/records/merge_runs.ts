@@ -97,7 +97,7 @@ function chosen(found: readonly Found[]): Found[] {
   if (other === undefined) return [first];
   const paths = [first, other].map(({ dir, record }) => `"${recordPath(dir, record)}"`).join(" and ");
   throw new UsageError(
-    `Cannot merge ${paths}: they have different results of one cell. Move one of them out of its folder.`,
+    `Cannot merge ${paths}: they hold different results or measurements of one cell. Move one of them out of its folder.`,
   );
 }
 

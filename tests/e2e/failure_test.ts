@@ -73,6 +73,14 @@ folderTest("--timeout ends a cell that takes longer, also behind a launcher", as
   assertEquals(kept, 1);
 });
 
+folderTest("Ctrl-C before the first cell ends a run with code 130 and without a message", async (out) => {
+  const programs = join(out, "bin");
+  Deno.mkdirSync(programs);
+  Deno.writeTextFileSync(join(programs, "deno"), "#!/bin/sh\nkill -INT $PPID\nsleep 1\nexit 1\n", { mode: 0o755 });
+  const { code, stderr } = await finish(benchWith({ programs }, ...run(join(out, "run"))));
+  assertEquals([code, stderr], [130, ""]);
+});
+
 folderTest("a cell whose data is gone says what to fetch", async (out) => {
   await succeed(...run(out));
   const dense = at(readRecords(out).records, 0);

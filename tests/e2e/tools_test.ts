@@ -6,8 +6,7 @@ import { ROOT } from "../../core/util/user_folder.ts";
 const textOf = (path: string) => Deno.readTextFileSync(join(ROOT, path));
 const TOOLS = ["setup", "bench", "checks", "pack", "gpu"].flatMap((room) => sourceFiles(`tools/${room}`))
   .filter((path) => textOf(path).includes("import.meta.main"))
-  // A process of check:gpu.
-  .filter((path) => path !== "tools/gpu/measure.ts");
+  .filter((path) => path !== "tools/gpu/measure.ts"); // A process of check:gpu.
 
 /** Runs a tool, which must end with code 2 and one line that holds `problem`. */
 async function refused(problem: string, ...args: string[]): Promise<void> {

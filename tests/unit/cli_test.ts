@@ -283,7 +283,6 @@ Deno.test("bench refuses flags and values that would have no effect, or fail in 
     [["run", "--preset", "smoke", "--task-file", empty, "--tasks", "x", "--dry-run"], "has no task file"],
     [["run", "--preset", "smoke", "--perplexity", "tiny-world:a:1:4", "--dry-run"], "windowTokens"],
     [["run", "--preset", "smoke", "--calibration", "tiny-world:8:1", "--dry-run"], "calibration"],
-    [["run", "--preset", "smoke", "--training", "distillation=-1"], "training.distillation must be at least 0"],
     [["run", "--preset", "smoke", "--methods", "block-influence:x=1"], 'Unknown key "x". Known: none'],
     [["compare", run, "--pair", "flap,flap"], "--pair must be two methods of one run"],
     [["report", run, "--columns", "2", "--to", empty], "--columns has no effect without --figures paper"],

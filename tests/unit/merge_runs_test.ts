@@ -86,7 +86,7 @@ folderTest("mergeRuns() names what differs, and writes nothing then", (folder) =
   measured.windowNll[0] = at(measured.windowNll, 0) + 1e-9;
   const b = writeRun(join(folder, "b"), [other]);
   const { message } = assertThrows(() => mergeRuns(out, [a, b]), UsageError);
-  assertStringIncludes(message, "different results of one cell");
+  assertStringIncludes(message, "different results or measurements of one cell");
   for (const dir of [a, b]) assertStringIncludes(message, runPaths(dir).records);
   assertThrows(() => mergeRuns(a, [a, b]), UsageError, "is not empty");
   assertThrows(() => readRecords(out), UsageError, "holds no run");

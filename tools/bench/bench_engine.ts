@@ -16,7 +16,6 @@ import { startEngine } from "../../core/engine/engine.ts";
 import type { Arithmetic, EngineName } from "../../core/schema/schema.ts";
 import { createRng } from "../../core/util/rng.ts";
 import { median } from "../../core/util/stats.ts";
-import { counted } from "../../core/util/words.ts";
 import type { WeightSource } from "../../models/config.ts";
 import { queryHeads } from "../../models/units.ts";
 import { exportHfFolder } from "../../models/export.ts";
@@ -142,7 +141,7 @@ async function main(flags: ToolArgs<typeof FLAGS[number], never>): Promise<void>
     if (flags.peer) exportHfFolder(source, { to: setup.model, dtype: "F32", tokenizer });
     const peer = flags.peer ? await startTorch("PyTorch", "torch_engine.py") : undefined;
     try {
-      console.log(`${path}, 1 x ${length} random tokens, ${counted(threads, "thread")}, ${arithmetic}, in turns`);
+      console.log(`${path}, 1 x ${length} random tokens, ${threads} threads, ${arithmetic}, in turns`);
       const sides = [own, ...peer ? [await torchSide(peer, setup)] : [], ...exact];
       for (const line of await compare(sides, { tokens: length, repeats, tolerance })) console.log(line);
     } finally {

@@ -20,7 +20,6 @@ import { startBestEngine } from "../../core/engine/engine.ts";
 import { spoken } from "../../core/schema/failure.ts";
 import { type Arithmetic, ARITHMETICS } from "../../core/schema/schema.ts";
 import { UsageError } from "../../core/util/errors.ts";
-import { counted } from "../../core/util/words.ts";
 import { getTask } from "../../datasets/mod.ts";
 import { exportHfFolder } from "../../models/export.ts";
 import { uploadModel, usualForm } from "../../models/device.ts";
@@ -117,7 +116,7 @@ async function ours(work: Work): Promise<Outcome> {
 const peakOf = (outcomes: Outcome[]) => Math.max(...outcomes.map(({ peakBytes }) => peakBytes));
 
 function describe(name: string, outcomes: Outcome[]): string {
-  const seconds = spread(outcomes.map((outcome) => outcome.seconds), 1, counted(outcomes.length, "repeat"), " s");
+  const seconds = spread(outcomes.map((outcome) => outcome.seconds), 1, `${outcomes.length} repeats`, " s");
   return `${name}: median ${seconds}, peak ${(peakOf(outcomes) / 2 ** 20).toFixed(0)} MiB`;
 }
 

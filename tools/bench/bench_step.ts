@@ -11,7 +11,6 @@
  * @module
  */
 import { at, lookUp } from "../../core/util/indexing.ts";
-import { counted } from "../../core/util/words.ts";
 import { hostMemory } from "../../core/engine/device_memory.ts";
 import { startEngine } from "../../core/engine/engine.ts";
 import { createRng } from "../../core/util/rng.ts";
@@ -138,7 +137,7 @@ async function compare(sides: Side[], steps: number, tolerance: number, compared
   const times = outcomes.map((of) => of.map(({ ms }) => ms));
   for (const [j, { name, peakBytes }] of sides.entries()) {
     const [first, last] = [at(outcomes, j)[0], at(outcomes, j).at(-1)].map((one) => megabytes(one!.residentBytes));
-    console.log(`${name}: median of a step ${spread(at(times, j), 0, counted(steps, "step"), " ms")}`);
+    console.log(`${name}: median of a step ${spread(at(times, j), 0, `${steps} steps`, " ms")}`);
     const peak = megabytes(await peakBytes());
     console.log(`${name}: resident ${first} after ${UNTIMED + 1} steps, ${last} at the end, peak ${peak}`);
     if (j === 0) continue;
@@ -197,7 +196,7 @@ async function main(flags: ToolArgs<typeof FLAGS[number], never>): Promise<void>
     }
     if (arithmetic === "fast") sides.push(await ourSide(source, options, "exact", batches));
     source.close();
-    const work = `${batch} x ${tokens} random tokens, rank ${rank}, ${counted(threads, "thread")}`;
+    const work = `${batch} x ${tokens} random tokens, rank ${rank}, ${threads} threads`;
     console.log(`${path}, ${work}, ${arithmetic}, in turns`);
     // Rounded sides drift apart as they train.
     await compare(sides, steps, tolerance, arithmetic === "fast" || dtype !== "float32" ? 1 : UNTIMED + steps);
