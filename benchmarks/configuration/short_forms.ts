@@ -3,7 +3,6 @@
  * @module
  */
 import { UsageError } from "../../core/util/errors.ts";
-import { at } from "../../core/util/indexing.ts";
 import { isFileName } from "../../datasets/text_file.ts";
 
 /** `a, b` -> its parts. */
@@ -70,9 +69,7 @@ export function parseMethods(text: string): { id: string; options: Record<string
     if (name === undefined || methods.length === 0) {
       throw new UsageError(`"${part}" is not a method: write METHOD or METHOD:OPTION=VALUE,OPTION=VALUE`);
     }
-    at(methods, methods.length - 1).options[name] = /^(true|false|null)$/.test(value)
-      ? JSON.parse(value)
-      : number(value);
+    methods.at(-1)!.options[name] = /^(true|false|null)$/.test(value) ? JSON.parse(value) : number(value);
   }
   return methods;
 }

@@ -147,9 +147,8 @@ async function copyProject(to: string): Promise<void> {
 }
 
 async function pack(engine: PackedEngine, out: string, { model, data }: Flags): Promise<void> {
-  for (const path of [model, data]) {
-    if (path && !isThere(path)) throw new UsageError(`Cannot pack "${path}": no such file`);
-  }
+  const missing = [model, data].find((path) => path && !isThere(path));
+  if (missing) throw new UsageError(`Cannot pack "${missing}": no such file`);
   Deno.mkdirSync(dirname(resolve(out)), { recursive: true });
   await withTempFolder(async (folder) => {
     const root = join(folder, "maskprune-bench");
