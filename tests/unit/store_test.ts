@@ -223,12 +223,10 @@ folderTest("removeTemporaryFiles() removes what a killed writer left, and nothin
 folderTest("lockFolder() refuses folders that cells could not write to, and files of others", (out) => {
   assertThrows(() => lockFolder(join(out, "a,b")), UsageError, "allows no comma");
   const { lock } = runPaths(out);
-  Deno.mkdirSync(out, { recursive: true });
   Deno.writeTextFileSync(lock, "precious");
   assertThrows(() => lockFolder(out), UsageError, "belongs to another program");
   assertEquals(Deno.readTextFileSync(lock), "precious");
   Deno.removeSync(lock);
-  // A second run waits until the first ends.
   const first = lockFolder(out);
   const error = assertThrows(() => lockFolder(out), UsageError, `process ${Deno.pid}`);
   assert(!(error instanceof FileFormatError));
