@@ -1,10 +1,11 @@
-/** From a trained student to plain weights: adapters, scales and kept masks folded in. All of it is exact.
+/** From a trained student to plain weights: adapters, scales and kept masks folded in. All of it is exact, but for the
+ * rounding of every weight in fast arithmetic.
  *
  * @module
  */
 import { at } from "../../core/util/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
-import { denseMatrix } from "../../core/engine/matrix.ts";
+import { denseMatrix, inFormOf } from "../../core/engine/matrix.ts";
 import { isHeadNorm, layerNorms, LINEAR_NAMES, type LinearName, writesResidual } from "../config.ts";
 import { type DecoderModel, type DeviceLayer, mergedWeight } from "../device.ts";
 import { queryHeads } from "../units.ts";
@@ -61,11 +62,15 @@ export function foldTrained(base: DecoderModel, trained: DecoderModel, { masks =
       const rows = rowFactors(own, name, config.headSize, queryHeads(at(config.layers, l)));
       const columns = columnFactors(ofLayer, name, hidden, config.width);
       if (!from.lora && !rows && !columns) continue;
-      replace(linear, "weight", () => {
-        let merged: tf.Tensor2D = mergedWeight(from);
-        if (rows) merged = tf.mul(merged, tf.tensor2d(rows, [rows.length, 1]));
-        return columns ? tf.mul(merged, tf.tensor2d(columns, [1, columns.length])) : merged;
+      const merged = tf.tidy(() => {
+        const whole = mergedWeight(from);
+        const scaled: tf.Tensor2D = rows ? tf.mul(whole, tf.tensor2d(rows, [rows.length, 1])) : whole;
+        return columns ? tf.mul(scaled, tf.tensor2d(columns, [1, columns.length])) as tf.Tensor2D : scaled;
       });
+      // In fast arithmetic all maps of a layer stay in one form, which decoding in one operation needs.
+      const weight = inFormOf(merged, linear.weight);
+      linear.weight.dispose();
+      linear.weight = weight;
       const { bias } = linear;
       if (columns && bias) replace(linear, "bias", () => tf.mul(bias, tf.tensor1d(columns)));
     }
