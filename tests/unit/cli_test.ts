@@ -63,7 +63,7 @@ Deno.test("bench help COMMAND and COMMAND --help print that command's own help",
 });
 
 Deno.test("bench compare names the records of a folder that its run does not ask for", async () => {
-  const published = join(ROOT, "results/smollm2-135m-600-steps");
+  const published = join(ROOT, "results/ablations");
   using temp = tempFolder();
   const folder = temp.path;
   Deno.mkdirSync(join(folder, "records"));
@@ -81,7 +81,7 @@ Deno.test("bench compare names the records of a folder that its run does not ask
   Deno.writeTextFileSync(join(folder, "run.json"), JSON.stringify(run));
   const none = await bench("report", folder);
   assertEquals(none.code, 2);
-  assertStringIncludes(none.stderr, "3 records belong to cells");
+  assertStringIncludes(none.stderr, "19 records belong to cells");
 });
 
 Deno.test("bench answers wrong use with one message and exit code 2", async () => {
@@ -106,7 +106,7 @@ Deno.test("bench answers wrong use with one message and exit code 2", async () =
     [["ls", "method"], 'Unknown list "method". Did you mean "methods"?'],
     [["reproduce", ROOT], ": give the file of a record"],
     [["eval", join(ROOT, "deno.json")], ": give another one"],
-    [["site", join(ROOT, "results/tiny"), "--out", join(ROOT, "deno.json")], ": give another one"],
+    [["site", join(ROOT, "results/ablations"), "--out", join(ROOT, "deno.json")], ": give another one"],
     [["report", "x".repeat(300)], ": give another one"],
   ]);
 });
@@ -274,7 +274,7 @@ Deno.test("createProgress() says every half minute how far a cell is where there
 });
 
 Deno.test("bench refuses flags and values that would have no effect, or fail in every cell", async () => {
-  const run = join(ROOT, "results/tiny");
+  const run = join(ROOT, "results/ablations");
   using temp = tempFolder();
   const empty = temp.path;
   await assertRefused([
@@ -286,7 +286,7 @@ Deno.test("bench refuses flags and values that would have no effect, or fail in 
     [["run", "--preset", "smoke", "--methods", "block-influence:x=1"], 'Unknown key "x". Known: none'],
     [["compare", run, "--pair", "flap,flap"], "--pair must be two methods of one run"],
     [["report", run, "--columns", "2", "--to", empty], "--columns has no effect without --figures paper"],
-    [["report", run, "--figures", "paper", "--methods", "nothing", "--to", empty], "--methods must be one of"],
+    [["report", run, "--figures", "paper", "--methods", "nothing", "--to", empty], "--methods must be mask-prune"],
   ]);
   assertEquals([...Deno.readDirSync(empty)], []);
 });
