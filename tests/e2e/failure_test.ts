@@ -68,7 +68,7 @@ folderTest("--timeout ends a cell that takes longer, also behind a launcher", as
   const { code, stderr } = await finish(benchWith({ programs }, ...run(out, "--timeout", "0.05")));
   assertEquals(code, 1, stderr);
   assertEquals(kinds(out), ["timeout", "timeout"]);
-  assertStringIncludes(at(failures(out), 0).message, "ended after 0.05 s: give a longer --timeout");
+  assertStringIncludes(at(failures(out), 0).message, "stopped after 0.05 s: give a longer --timeout");
   const { code: kept } = await finish(bench(...run(out, "--retry", "none")));
   assertEquals(kept, 1);
 });
