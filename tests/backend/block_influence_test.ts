@@ -63,7 +63,7 @@ Deno.test("block-influence refuses a level that takes every layer, before anythi
   const all = reachable.budget / 0.5;
   const target = (sparsity: number) => ({ ...reachable, sparsity, budget: Math.floor((1 - sparsity) * all) });
   method.check?.(config, target(0.79), options, run);
-  assertThrows(() => method.check?.(config, target(0.81), options, run), UsageError, "ask for at most 0.80");
+  assertThrows(() => method.check?.(config, target(0.81), options, run), UsageError, "use at most 0.80");
   // 11 of 12 layers are 0.9166… of them.
   const deep = { ...config, layers: Array.from({ length: 12 }, () => ({ ...shape })) };
   const most = keptParameters(deep);

@@ -77,7 +77,7 @@ testOnEngines("the hidden-state term of a shallower model compares what the next
   await assertRejects(
     () => startRun({ ...given, report: () => {}, signal: new AbortController().signal }),
     UsageError,
-    "training.hidden=5 compares the hidden states of 6 layers, of which 3 are left",
+    "training.hidden=5 compares the hidden states of 6 layers, but only 3 are left",
   );
   [shallow, model].forEach(disposeModel);
 });
