@@ -68,6 +68,6 @@ Deno.test("block-influence refuses a level that takes every layer, before anythi
   const deep = { ...config, layers: Array.from({ length: 12 }, () => ({ ...shape })) };
   const most = keptParameters(deep);
   const of = (sparsity: number) => ({ ...target(sparsity), budget: Math.floor((1 - sparsity) * most) });
-  assertThrows(() => method.check?.(deep, of(0.92), options, run), UsageError, "ask for at most 0.91");
+  assertThrows(() => method.check?.(deep, of(0.92), options, run), UsageError, "use at most 0.91");
   method.check?.(deep, of(0.91), options, run);
 });
