@@ -22,7 +22,14 @@ import {
   startRun,
   type TrainingRun,
 } from "../../models/training/run.ts";
-import { cutStudent, type HostMasks, type MaskType, type ModelMasks } from "../../models/training/student.ts";
+import {
+  createStudent,
+  cutStudent,
+  disposeStudent,
+  type HostMasks,
+  type MaskType,
+  type ModelMasks,
+} from "../../models/training/student.ts";
 import type { MethodContext, PruneResult } from "../define.ts";
 import { removedUnits } from "./learned_units.ts";
 
@@ -95,6 +102,11 @@ async function heal(
   const { options, base: { config }, base } = run.given;
   const compact = await pruneModel(base, plan, replaced);
   try {
+    if (replaced && run.student.optimizer.step > 0) {
+      // What trained so far made up for the loss that least squares have made up for now.
+      disposeStudent(run.student);
+      run.student = createStudent(base, options, run.given.rng);
+    }
     const trainedSteps = options.steps - (restored?.frozenSteps ?? frozenSteps(run));
     // The rate's course covers only the steps in which something trains.
     const healing = { ...options, steps: trainedSteps };

@@ -163,17 +163,20 @@ for (const method of learned) {
     assertEquals(Object.keys(known(replaced)), [name]);
     const last = (training: PruneResult["training"]) => known(at(known(training), 0).curve.at(-1)).loss;
     assertNotEquals(last(reports), last(plain.training));
+    // What trained before least squares is dropped, which shows where they change nothing. GRASPrune trains nothing.
+    const same = await prune(method, model, {
+      ...given,
+      learning: { compensate: () => Promise.resolve({ [name]: dense }) },
+    });
+    assertEquals(last(same.training) === last(plain.training), id === "grasprune");
   }, { except: SLOW });
 
   testOnEngines(`${id}: trains what the run says: nothing but the choice, scales, or adapters and scales`, async () => {
     using model = await onDevice(toySource({ layers: LAYERS }));
     for (const recover of ["none", "scales", "lora"] as const) {
       const learning = { options: { ...training, recover } };
-      const { trained, replaced, training: reports } = await prune(method, model, {
-        sparsity: 0.3,
-        units: ["ffn"],
-        learning,
-      });
+      const given: Given = { sparsity: 0.3, units: ["ffn"], learning };
+      const { trained, replaced, training: reports } = await prune(method, model, given);
       assertEquals([replaced, trained === undefined], [undefined, recover === "none"]);
       assertEquals(at(known(reports), 0).steps, STEPS);
       if (!trained) continue;
