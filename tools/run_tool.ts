@@ -20,7 +20,7 @@ export type ToolArgs<Valued extends string, Switch extends string> =
   & { [name in Switch]: boolean };
 
 /** Runs a tool in the user's folder. The process ends with the code that `main` returns; without a code, open work
- * finishes first. An unknown flag, an empty value and other errors of the user's end it as {@linkcode explainEnd} says. */
+ * finishes first. An unknown flag, an empty value and other errors end it as {@linkcode explainEnd} says. */
 export async function runTool<Valued extends string = never, Switch extends string = never>(
   { help, string = [], boolean = [] }: ToolFlags<Valued, Switch>,
   main: (args: ToolArgs<Valued, Switch>) => void | number | Promise<void | number>,

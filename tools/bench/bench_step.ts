@@ -24,8 +24,7 @@ import type { LossTerms } from "../../models/training/loss.ts";
 import { createMoments, readTensors, scheduleFactor, stepValues } from "../../models/training/optimizer.ts";
 import { createStudent, type HostMasks, type Student, studentStep } from "../../models/training/student.ts";
 import { type TeacherTargets, teacherTargets } from "../../models/training/teacher.ts";
-import { countFlag } from "../../benchmarks/commands/command.ts";
-import type { Peer } from "../../benchmarks/timing/peer_process.ts";
+import { countFlag, withTempFolder } from "../../benchmarks/commands/command.ts";
 import { startTorch } from "../setup/setup_common.ts";
 import { runTool, type ToolArgs } from "../run_tool.ts";
 import { inTurns, ratios, type Side as TurnSide, spread, TORCH_FLAGS, TORCH_HELP, torchFlags } from "./in_turns.ts";
@@ -128,7 +127,7 @@ interface Side extends TurnSide<Outcome> {
 }
 
 /** Runs the sides in turns, the first of which is ours, and prints times, memory and ratios.
- * @throws {NumericError} when their losses differ by more than a fraction of `tolerance` in the first `compared` steps. */
+ * @throws {NumericError} when losses differ by more than a fraction of `tolerance` in the first `compared` steps. */
 async function compare(sides: Side[], steps: number, tolerance: number, compared: number): Promise<void> {
   const values = ({ crossEntropy, distillation }: Outcome) => [crossEntropy, distillation];
   const outcomes = await inTurns(sides, { untimed: UNTIMED, timed: steps, tolerance, values, compared });
@@ -170,40 +169,39 @@ async function main(flags: ToolArgs<typeof FLAGS[number], never>): Promise<void>
   const [steps, batch] = [countFlag(flags, "steps") ?? 10, countFlag(flags, "batch") ?? 2];
   const [tokens, rank] = [countFlag(flags, "tokens", 2) ?? 256, countFlag(flags, "rank") ?? 8];
   const options = trainingSchema.parse({ steps: steps + UNTIMED, batch, tokens, rank });
-  const folder = await Deno.makeTempDir({ prefix: "bench-step-" });
-  let peer: Peer | undefined;
-  try {
-    // Before anything is loaded: a process's peak begins with the memory of the one that started it.
-    if (flags.peer) peer = await startTorch("PyTorch", "torch_step.py");
-    const { source, tokenizerDefinition: tokenizer } = await openModel(path);
-    const own = await ourSide(source, options, arithmetic);
-    const { student, batches } = own;
-    const sides: Side[] = [own];
-    if (peer) {
-      const [model, shared] = [`${folder}/model`, `${folder}/shared.safetensors`];
-      exportHfFolder(source, { to: model, dtype: "F32", tokenizer });
-      await writeShared(shared, student, batches);
-      const { crossEntropy, distillation, clipNorm } = options;
-      const weights = { crossEntropy, distillation, clipNorm, scale: student.adapters.scale };
-      await peer.ask({ model, shared, batches: BATCHES, threads, dtype, ...weights });
-      const { learningRate, schedule } = at(student.optimizer.groups, 0);
-      const { ask, versions } = peer;
-      sides.push({
-        name: `${versions}, ${dtype}`,
-        turn: (step) => ask({ step, rate: learningRate * scheduleFactor(schedule!, step), maskRate: MASK_RATE }),
-        peakBytes: async () => (await ask<{ peakBytes: number }>({ end: true })).peakBytes,
-      });
+  // Before anything is loaded: a process's peak begins with the memory of the one that started it.
+  const peer = flags.peer ? await startTorch("PyTorch", "torch_step.py") : undefined;
+  await withTempFolder(async (folder) => {
+    try {
+      const { source, tokenizerDefinition: tokenizer } = await openModel(path);
+      const own = await ourSide(source, options, arithmetic);
+      const { student, batches } = own;
+      const sides: Side[] = [own];
+      if (peer) {
+        const [model, shared] = [`${folder}/model`, `${folder}/shared.safetensors`];
+        exportHfFolder(source, { to: model, dtype: "F32", tokenizer });
+        await writeShared(shared, student, batches);
+        const { crossEntropy, distillation, clipNorm } = options;
+        const weights = { crossEntropy, distillation, clipNorm, scale: student.adapters.scale };
+        await peer.ask({ model, shared, batches: BATCHES, threads, dtype, ...weights });
+        const { learningRate, schedule } = at(student.optimizer.groups, 0);
+        const { ask, versions } = peer;
+        sides.push({
+          name: `${versions}, ${dtype}`,
+          turn: (step) => ask({ step, rate: learningRate * scheduleFactor(schedule!, step), maskRate: MASK_RATE }),
+          peakBytes: async () => (await ask<{ peakBytes: number }>({ end: true })).peakBytes,
+        });
+      }
+      if (arithmetic === "fast") sides.push(await ourSide(source, options, "exact", batches));
+      source.close();
+      const work = `${batch} x ${tokens} random tokens, rank ${rank}, ${threads} threads`;
+      console.log(`${path}, ${work}, ${arithmetic}, in turns`);
+      // Rounded sides drift apart as they train.
+      await compare(sides, steps, tolerance, arithmetic === "fast" || dtype !== "float32" ? 1 : UNTIMED + steps);
+    } finally {
+      await peer?.close();
     }
-    if (arithmetic === "fast") sides.push(await ourSide(source, options, "exact", batches));
-    source.close();
-    const work = `${batch} x ${tokens} random tokens, rank ${rank}, ${threads} threads`;
-    console.log(`${path}, ${work}, ${arithmetic}, in turns`);
-    // Rounded sides drift apart as they train.
-    await compare(sides, steps, tolerance, arithmetic === "fast" || dtype !== "float32" ? 1 : UNTIMED + steps);
-  } finally {
-    await peer?.close();
-    await Deno.remove(folder, { recursive: true });
-  }
+  });
 }
 
 if (import.meta.main) await runTool({ help: HELP, string: FLAGS }, main);

@@ -44,8 +44,8 @@ export interface Side<Outcome> {
 }
 
 /** Outcomes of `timed` turns by side, after `untimed` ones: the first touch memory for the first time.
- * @throws {NumericError} when `values` of a side differ from the first side's by more than a fraction of `tolerance`, in the
- * first `compared` turns. */
+ * @throws {NumericError} when `values` of a side differ from the first side's by more than a fraction of `tolerance`, in
+ * the first `compared` turns. */
 export async function inTurns<Outcome>(
   sides: readonly Side<Outcome>[],
   { untimed, timed, tolerance, values, compared = Infinity }: {

@@ -10,6 +10,7 @@
  * @module
  */
 import { join } from "node:path";
+import { withTempFolder } from "../../benchmarks/commands/command.ts";
 import { at } from "../../core/util/indexing.ts";
 import { type Peer, startLlamaCpp } from "../../benchmarks/timing/peer_process.ts";
 import { startBestEngine } from "../../core/engine/engine.ts";
@@ -218,29 +219,29 @@ async function main({ model = "tiny", peer: wanted }: ToolArgs<"model" | "peer",
   if (chosen.length === 0) throw unknownName("peer", wanted!, Object.keys(PEERS));
   const opened = await openModel(model);
   const { engine } = await startBestEngine();
-  const folder = await Deno.makeTempDir({ prefix: "check-export-" });
   const peers: Record<string, Peer> = {};
-  try {
-    for (const [name, start] of chosen) {
-      const peer = await start();
-      peers[name] = peer;
-      console.log(`${name}: ${peer.versions}`);
+  await withTempFolder(async (folder) => {
+    try {
+      for (const [name, start] of chosen) {
+        const peer = await start();
+        peers[name] = peer;
+        console.log(`${name}: ${peer.versions}`);
+      }
+      const tokens = opened.tokenizer.encode(TEXTS.join("\n")).slice(0, MAX_TOKENS);
+      const prompt = opened.tokenizer.encode("Once upon a time");
+      console.log(`ours: ${engine.library}; ${model}, ${tokens.length} tokens`);
+      const context = { folder, opened, tokens, prompt };
+      for (const one of makeCases(opened.source)) await checkCase(one, peers, context);
+      // Small random models of other families, with the tokenizer of the opened one.
+      const { "llama.cpp": llamaCpp } = peers;
+      for (const one of llamaCpp && model === "tiny" ? familyCases(opened.source.config.vocabSize) : []) {
+        await checkCase(one, { "llama.cpp": llamaCpp! }, context);
+      }
+    } finally {
+      for (const peer of Object.values(peers)) await peer.close();
+      opened.source.close();
     }
-    const tokens = opened.tokenizer.encode(TEXTS.join("\n")).slice(0, MAX_TOKENS);
-    const prompt = opened.tokenizer.encode("Once upon a time");
-    console.log(`ours: ${engine.library}; ${model}, ${tokens.length} tokens`);
-    const context = { folder, opened, tokens, prompt };
-    for (const one of makeCases(opened.source)) await checkCase(one, peers, context);
-    // Small random models of other families, with the tokenizer of the opened one.
-    const { "llama.cpp": llamaCpp } = peers;
-    for (const one of llamaCpp && model === "tiny" ? familyCases(opened.source.config.vocabSize) : []) {
-      await checkCase(one, { "llama.cpp": llamaCpp! }, context);
-    }
-  } finally {
-    for (const peer of Object.values(peers)) await peer.close();
-    opened.source.close();
-    await Deno.remove(folder, { recursive: true });
-  }
+  });
   if (failures > 0) console.error(`${failures} checks failed`);
   return failures > 0 ? 1 : 0;
 }

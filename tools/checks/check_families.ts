@@ -9,6 +9,7 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import { join } from "node:path";
+import { withTempFolder } from "../../benchmarks/commands/command.ts";
 import type { Peer } from "../../benchmarks/timing/peer_process.ts";
 import { startBestEngine } from "../../core/engine/engine.ts";
 import { UsageError } from "../../core/util/errors.ts";
@@ -124,18 +125,18 @@ async function main({ only = "" }: { only?: string }): Promise<number> {
   }
   const { engine } = await startBestEngine();
   const peer = await startTorch("transformers", "transformers_families.py");
-  const folder = await Deno.makeTempDir({ prefix: "check-families-" });
   let failures = 0;
-  try {
-    console.log(`${peer.versions}; ours: ${engine.library}`);
-    for (const [name, json] of chosen) {
-      const clean = JSON.parse(JSON.stringify(json));
-      if (!await checkModel(name, clean, peer, folder)) failures++;
+  await withTempFolder(async (folder) => {
+    try {
+      console.log(`${peer.versions}; ours: ${engine.library}`);
+      for (const [name, json] of chosen) {
+        const clean = JSON.parse(JSON.stringify(json));
+        if (!await checkModel(name, clean, peer, folder)) failures++;
+      }
+    } finally {
+      await peer.close();
     }
-  } finally {
-    await peer.close();
-    await Deno.remove(folder, { recursive: true });
-  }
+  });
   console.log(
     failures === 0 ? `${chosen.length} small models agree` : `${failures} of ${chosen.length} small models differ`,
   );

@@ -6,6 +6,7 @@
  */
 import { join } from "node:path";
 import * as tf from "@tensorflow/tfjs";
+import { withTempFolder } from "../../benchmarks/commands/command.ts";
 import { type Engine, keepsFactors, measureRate, startEngine } from "../../core/engine/engine.ts";
 import { isOutOfMemory } from "../../core/schema/failure.ts";
 import { trainingSchema } from "../../core/schema/schema.ts";
@@ -296,8 +297,7 @@ async function besideTorch(
   const flops = (repeats + 2) * 16 * tokens.length * totalParameters(source.config);
   const reason = whyNot(engine, source.config, { bytes, flops, rate: await largeProduct(smallest) });
   if (reason) return reason;
-  const folder = await Deno.makeTempDir({ prefix: "check-gpu-" });
-  try {
+  return await withTempFolder(async (folder) => {
     // PyTorch reads ids: any tokenizer will do.
     const { tokenizerDefinition: tokenizer } = await openModel("tiny");
     const to = join(folder, "model");
@@ -311,9 +311,7 @@ async function besideTorch(
       const [what = "", ...value] = line.split(": ");
       return { what, value: value.join(": ") };
     });
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
+  });
 }
 
 if (import.meta.main) {
