@@ -63,15 +63,17 @@ template <typename Factors>
 struct KeyValues {
   using Number = typename Factors::Number;
   long blocks, width;
-  long panel, group;                            // numbers in a block, in a group
-  std::vector<Number> keys, values;             // [B G, T, width]
-  std::vector<Number> keysAcross, valuesAcross;  // [B G, blocks, width, kBlock]
+  long panel, group;                 // numbers in a block, in a group
+  std::vector<Number> keys, values;  // [B G, T, width]
+  // [B G, blocks, width, kBlock]. Scores are exponents: rounding them would be most of fast arithmetic's error.
+  std::vector<float> keysAcross;
+  std::vector<Number> valuesAcross;
 
   KeyValues(const AttentionShape& shape, const float* packed, Rotary rotary, bool forGradient)
       : blocks(shape.blocks()), width(shape.width(Factors::kColumns)), panel(kBlock * width / Factors::kPacked),
         group(blocks * panel) {
     const long size = shape.batch * shape.groups * group;
-    keysAcross.resize(size);
+    keysAcross.resize(size * Factors::kPacked);
     values.resize(size);
     if (forGradient) {
       keys.resize(size);
@@ -86,7 +88,8 @@ struct KeyValues {
   Right<Number> block(const std::vector<Number>& of, long bg, long p) const {
     return Factors::block(&of[bg * group], p, blocks, width);
   }
-  Right<Number> across(const std::vector<Number>& of, long bg, long p) const { return {&of[bg * group + p * panel], kBlock}; }
+  Right<float> keysTurned(long bg, long p) const { return {&keysAcross[(bg * blocks + p) * kBlock * width], kBlock}; }
+  Right<Number> valuesTurned(long bg, long p) const { return {&valuesAcross[(bg * blocks + p) * panel], kBlock}; }
 
  private:
   void fill(const AttentionShape& shape, const float* packed, Rotary rotary, bool forGradient, long bg, long block,
@@ -101,7 +104,7 @@ struct KeyValues {
              key + r * width);
       std::copy_n(projections + (shape.heads() + shape.groups + g) * size, size, value + r * width);
     }
-    Factors::putTurned(key, width, &keysAcross[bg * group + block * panel]);
+    FloatFactors::putTurned(key, width, &keysAcross[(bg * blocks + block) * kBlock * width]);
     Factors::put(value, width, block, blocks, &values[bg * group]);
     if (!forGradient) return;
     Factors::put(key, width, block, blocks, &keys[bg * group]);
@@ -158,9 +161,9 @@ void attention(const AttentionShape& shape, const float* packed, Rotary rotary, 
     auto* const room = reinterpret_cast<typename Factors::Number*>(scores + kBlock * stride);
     float inverse[kBlock];
     blockQueries(shape, packed, rotary, b, head, block, width, queries);
-    const auto left = Factors::left(queries, rows, width, width, room);
     for (long p = 0; p <= block; p++) {
-      Factors::multiply(rows, kBlock, size, left, kv.across(kv.keysAcross, bg, p), scores + p * kBlock, stride, false);
+      FloatFactors::multiply(rows, kBlock, size, {queries, width, 1}, kv.keysTurned(bg, p), scores + p * kBlock, stride,
+                             false);
     }
     for (long r = 0; r < rows; r++) {
       const long inRow = block * kBlock + r;
@@ -206,13 +209,12 @@ void partGradient(const AttentionShape& shape, const AttentionGradientInputs& in
     towards[r] = Factors::dot(in.dOut + at, in.out + at, size);
     logSums[r] = in.logSums[(firstRow + r) * shape.heads() + head];
   }
-  const auto leftQueries = Factors::left(queries, rows, width, width, room(0));
-  const auto leftContext = Factors::left(dContext, rows, width, width, room(1));
-  const auto queriesTurned = Factors::leftTurned(queries, width, room(2));
-  const auto contextTurned = Factors::leftTurned(dContext, width, room(3));
+  const auto leftContext = Factors::left(dContext, rows, width, width, room(0));
+  const auto queriesTurned = Factors::leftTurned(queries, width, room(1));
+  const auto contextTurned = Factors::leftTurned(dContext, width, room(2));
   for (long p = 0; p <= block; p++) {
-    Factors::multiply(rows, kBlock, size, leftQueries, kv.across(kv.keysAcross, bg, p), weights, kBlock, false);
-    Factors::multiply(rows, kBlock, size, leftContext, kv.across(kv.valuesAcross, bg, p), dScores, kBlock, false);
+    FloatFactors::multiply(rows, kBlock, size, {queries, width, 1}, kv.keysTurned(bg, p), weights, kBlock, false);
+    Factors::multiply(rows, kBlock, size, leftContext, kv.valuesTurned(bg, p), dScores, kBlock, false);
     for (long r = 0; r < tileRows; r++) {
       float *w = weights + r * kBlock, *ds = dScores + r * kBlock;
       const long end = r >= rows ? 0 : p < block ? kBlock : r + 1;
@@ -226,12 +228,12 @@ void partGradient(const AttentionShape& shape, const AttentionGradientInputs& in
         store(ds + j, weight * (load(ds + j) - towards[r]));
       }
     }
-    Factors::multiply(rows, width, kBlock, Factors::left(dScores, rows, kBlock, kBlock, room(4)),
+    Factors::multiply(rows, width, kBlock, Factors::left(dScores, rows, kBlock, kBlock, room(3)),
                       kv.block(kv.keys, bg, p), dQueries, width, p > 0);
     const long across = p * kBlock * width;
-    Factors::multiply(width, kBlock, rows, queriesTurned, Factors::right(dScores, rows, kBlock, room(4)), dKeys + across,
+    Factors::multiply(width, kBlock, rows, queriesTurned, Factors::right(dScores, rows, kBlock, room(3)), dKeys + across,
                       kBlock, true);
-    Factors::multiply(width, kBlock, rows, contextTurned, Factors::right(weights, rows, kBlock, room(4)),
+    Factors::multiply(width, kBlock, rows, contextTurned, Factors::right(weights, rows, kBlock, room(3)),
                       dValues + across, kBlock, true);
   }
   for (long r = 0; r < rows; r++) {
@@ -252,7 +254,7 @@ void attentionGradient(const AttentionShape& shape, const AttentionGradientInput
   // Across: [groups, parts, blocks, width, kBlock].
   const long panel = kBlock * kv.width;
   std::vector<float> dKeys(groups * parts * blocks * panel), dValues(dKeys.size());
-  Scratch scratch(shape.threads, kBlock * (8 * kv.width + 2 * kBlock));
+  Scratch scratch(shape.threads, kBlock * (7 * kv.width + 2 * kBlock));
   parallelFor(groups * parts, shape.threads, [&](long task, int worker) {
     const long bg = task / parts, part = task % parts, g = bg % shape.groups;
     // Every other round backwards, so that each part gets long and short blocks alike.
