@@ -11,6 +11,7 @@ import { placeWords } from "./protocol.ts";
 import { type Row, type Section } from "./sections.ts";
 import { mixedWords } from "./warnings.ts";
 import { removedLess } from "./significance.ts";
+import type { DoneRecord } from "../core/schema/schema.ts";
 import { unknownName } from "../core/util/errors.ts";
 import { ALPHA, changeWords, type Comparison, corrected, PAIRED_TESTS, verdictWords } from "./paired_tests.ts";
 
@@ -71,19 +72,43 @@ export function compareRuns(first: NamedRun, others: readonly NamedRun[]): strin
 const mixedNotes = ({ name, sections }: NamedRun): string[] =>
   sections.flatMap((section) => mixedWords(section).map((words) => `${name}: ${words}`));
 
+const unitsOf = ({ layers, hidden = [] }: DoneRecord["plan"]): string[] => [
+  ...layers.flatMap((layer, l) =>
+    Object.entries(layer).flatMap(([type, kept]) => kept.map((u) => `${l} ${type} ${u}`))
+  ),
+  ...hidden.map((u) => `hidden ${u}`),
+];
+
+/** How many units a plan keeps, and how many of these another does not. */
+export function changedUnits(before: DoneRecord["plan"], after: DoneRecord["plan"]): { kept: number; changed: number } {
+  const [was, is] = [unitsOf(before), new Set(unitsOf(after))];
+  return { kept: was.length, changed: was.filter((unit) => !is.has(unit)).length };
+}
+
+/** How many kept units differ, over the seeds that both rows have. */
+function unitsRow({ section, a, b }: RowPair): string[][] {
+  const counts = a.runs.flatMap(({ plan, cell }) =>
+    b.runs.filter((other) => other.cell.seed === cell.seed).map((other) => changedUnits(plan, other.plan))
+  );
+  const total = (of: "kept" | "changed") => counts.reduce((sum, count) => sum + count[of], 0);
+  if (a.asked === 0 || total("kept") === 0) return [];
+  const percent = 100 * total("changed") / total("kept");
+  return [[rowName(section, a), "kept units", "", "", `${percent.toFixed(1)} % differ`, "", ""]];
+}
+
 /** One run against the first: settings, results, and what only one of the two has. */
 function changeBlocks(first: NamedRun, other: NamedRun, rows: readonly RowPair[], results: Tested[]): Block[] {
   const found = differences(rows);
   const [nameA, nameB] = [first.name, other.name];
   const body = results.map(({ pair, test }) => [
-    [rowName(pair.section, pair.a)],
-    [resultName(pair)],
-    [plainValue(pair, pair.a)],
-    [plainValue(pair, pair.b)],
-    [changeText(pair, test)],
-    [test === undefined || test.test === "identical" ? "" : pValue(test)],
-    [test ? verdictWords(test) : ""],
-  ]);
+    rowName(pair.section, pair.a),
+    resultName(pair),
+    plainValue(pair, pair.a),
+    plainValue(pair, pair.b),
+    changeText(pair, test),
+    test === undefined || test.test === "identical" ? "" : pValue(test),
+    test ? verdictWords(test) : "",
+  ]).concat(rows.flatMap(unitsRow));
   const only = ({ name, sections }: NamedRun): Block[] => {
     const names = unpaired(sections, rows);
     return names.length === 0 ? [] : [{ kind: "line", text: `Only in ${name}: ${names.join("; ")}.` }];
@@ -98,7 +123,11 @@ function changeBlocks(first: NamedRun, other: NamedRun, rows: readonly RowPair[]
       id: "comparison",
       title: "Results on the same data",
       caption: "",
-      ...textTable(header.map((text) => [text]), (column) => column > 1 && column < 6, body),
+      ...textTable(
+        header.map((text) => [text]),
+        (column) => column > 1 && column < 6,
+        body.map((row) => row.map((text) => [text])),
+      ),
       legend: [],
       notes: [...NOTES, ...[first, other].flatMap(mixedNotes)],
     },

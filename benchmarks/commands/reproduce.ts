@@ -22,6 +22,7 @@ import { latencyPath, readLatency } from "../configuration/latency_table.ts";
 import { askedResults, type DataHashes } from "../records/measured.ts";
 import { readRunFile, startOf } from "../records/run_file.ts";
 import { folderOfRecord, readDone, readRecord, recordPath } from "../records/store.ts";
+import { changedUnits } from "../../reports/compare.ts";
 import { runCellProcess } from "../sweep/cell_process.ts";
 import { type Command, textFlag, withTempFolder } from "./command.ts";
 
@@ -68,14 +69,8 @@ export function compareRecords(before: DoneRecord, after: DoneRecord): Compariso
 
 function planDifference({ plan: before }: DoneRecord, { plan: after }: DoneRecord): string | null {
   if (isEqual(before, after)) return null;
-  const units = ({ layers, hidden = [] }: DoneRecord["plan"]) => [
-    ...layers.flatMap((layer, l) =>
-      Object.entries(layer).flatMap(([type, kept]) => kept.map((u) => `${l} ${type} ${u}`))
-    ),
-    ...hidden.map((u) => `hidden ${u}`),
-  ];
-  const [was, is] = [units(before), new Set(units(after))];
-  return `${was.filter((unit) => !is.has(unit)).length} of ${was.length} kept units differ`;
+  const { kept, changed } = changedUnits(before, after);
+  return `${changed} of ${kept} kept units differ`;
 }
 
 function perplexityDifference(before: PerplexityResult, after: PerplexityResult): string | null {

@@ -44,15 +44,7 @@ function seededState(seed: number): Uint32Array {
 }
 
 /** Python's `random.Random(seed)`. Published few-shot results were drawn with it, and only the same draws give the same
- * prompts.
- *
- * @example
- * ```ts
- * import { assertEquals } from "@std/assert";
- * import { createPythonRandom } from "./python_random.ts";
- * assertEquals(createPythonRandom(1234).sample(1000, 5), [989, 796, 451, 119, 7]);
- * ```
- */
+ * prompts. */
 export function createPythonRandom(seed: number): PythonRandom {
   const generator = mersenneFromState([0, ...seededState(seed)]);
   // The library updates a word after using it, CPython before.

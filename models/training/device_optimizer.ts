@@ -31,15 +31,14 @@ function step(
   { first, second }: DeviceMoments,
   { rule, rate, done, scale }: { rule: ParameterGroup["rule"]; rate: number; done: number; scale: number },
 ): [values: tf.Tensor1D, first: tf.Tensor1D, second: tf.Tensor1D] {
-  const { betas: [beta1, beta2] = [0.9, 0.999], epsilon = 1e-8, weightDecay = 0 } = rule;
+  const { betas: [beta1, beta2] = [0.9, 0.999], epsilon = 1e-8 } = rule;
   const g = scale === 1 ? gradient : tf.mul(gradient, scale);
   const m = tf.add(tf.mul(first, beta1), tf.mul(g, 1 - beta1)) as tf.Tensor1D;
   const v = tf.add(tf.mul(second, beta2), tf.mul(tf.square(g), 1 - beta2)) as tf.Tensor1D;
   const size = rate / (1 - beta1 ** (done + 1));
   const rootScale = 1 / Math.sqrt(1 - beta2 ** (done + 1));
   const move = tf.div(tf.mul(m, size), tf.add(tf.mul(tf.sqrt(v), rootScale), epsilon));
-  const kept = weightDecay === 0 ? values : tf.mul(values, 1 - rate * weightDecay);
-  return [tf.sub(kept, move), m, v];
+  return [tf.sub(values, move), m, v];
 }
 
 /** Does one step along `gradients`, [n]: all parameters in the order of the groups; their norm before clipping is

@@ -12,14 +12,12 @@ import { currentEngine } from "../../core/engine/engine.ts";
 import { NumericError } from "../../core/util/errors.ts";
 import type { HostTensor } from "../config.ts";
 
-/** AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2): decay is decoupled from the gradient. */
+/** AdamW without weight decay, which is Adam (Kingma and Ba 2015, arXiv:1412.6980, algorithm 1). */
 export interface AdamW {
   /** Decay of the first and second moment; (0.9, 0.999) by default. */
   betas?: [number, number];
   /** Added to the root of the second moment; 1e-8 by default. */
   epsilon?: number;
-  /** Fraction of the weight removed per step and unit of learning rate; 0 by default. */
-  weightDecay?: number;
 }
 
 /** Course of a learning rate: a linear warm-up, then half a cosine. */
@@ -109,7 +107,6 @@ export function stepValues(
   { rule, rate, step, gradientScale = 1 }: StepOptions,
 ): Float32Array {
   const result = new Float32Array(values.length);
-  const keep = 1 - rate * (rule.weightDecay ?? 0);
   const { first, second } = moments;
   const { betas: [beta1, beta2] = [0.9, 0.999], epsilon = 1e-8 } = rule;
   const size = rate / (1 - beta1 ** (step + 1));
@@ -118,7 +115,7 @@ export function stepValues(
     const g = gradientScale * (gradient[i] ?? NaN);
     const m = first[i] = beta1 * (first[i] ?? NaN) + (1 - beta1) * g;
     const v = second[i] = beta2 * (second[i] ?? NaN) + (1 - beta2) * g * g;
-    result[i] = keep * (values[i] ?? NaN) - size * m / (Math.sqrt(v) * rootScale + epsilon);
+    result[i] = (values[i] ?? NaN) - size * m / (Math.sqrt(v) * rootScale + epsilon);
   }
   return result;
 }

@@ -33,19 +33,19 @@ Deno.test("scheduleFactor() stays within [0, 1] and never rises after the warm-u
 });
 
 /** Three steps by the formulas of the paper, one value, in f64. */
-function adamByHand(value: number, gradients: number[], rate: number, decay: number): number {
+function adamByHand(value: number, gradients: number[], rate: number): number {
   let [x, m, v] = [value, 0, 0];
   gradients.forEach((g, i) => {
     m = 0.9 * m + 0.1 * g;
     v = 0.99 * v + 0.01 * g * g;
     const [mHat, vHat] = [m / (1 - 0.9 ** (i + 1)), v / (1 - 0.99 ** (i + 1))];
-    x = x - rate * (mHat / (Math.sqrt(vHat) + 1e-8) + decay * x);
+    x = x - rate * mHat / (Math.sqrt(vHat) + 1e-8);
   });
   return x;
 }
 
-Deno.test("stepValues() follows AdamW with decoupled decay", () => {
-  const rule: AdamW = { betas: [0.9, 0.99], weightDecay: 0.1 };
+Deno.test("stepValues() follows the paper", () => {
+  const rule: AdamW = { betas: [0.9, 0.99] };
   const gradients = [[0.5, -2, 0], [1, 1, 0.001], [-0.2, 3, 0]];
   const moments = createMoments(3);
   let values = Float32Array.of(1, -1, 0.5);
@@ -55,7 +55,7 @@ Deno.test("stepValues() follows AdamW with decoupled decay", () => {
     >;
   });
   [1, -1, 0.5].forEach((start, i) => {
-    assertAlmostEquals(at(values, i), adamByHand(start, gradients.map((g) => at(g, i)), 0.05, 0.1), 2e-6);
+    assertAlmostEquals(at(values, i), adamByHand(start, gradients.map((g) => at(g, i)), 0.05), 2e-6);
   });
 });
 

@@ -24,16 +24,16 @@ Deno.test("compareRuns() of a run with itself finds no difference", () => {
 
 Deno.test("compareRuns() says by how much perplexity and accuracy changed, with sign and interval", () => {
   const before = doneRecord({ method: "flap", sparsity: 0.2, damage: 0.5 });
-  const after = structuredClone(before);
-  const factor = 0.9;
+  const [factor, after] = [0.9, structuredClone(before)];
+  [before, after].forEach(({ plan }, i) => plan.layers = [{ kvGroups: [0], queryHeads: [1], ffnChannels: [0, 3 + i] }]);
   at(after.perplexity, 0).perplexity *= factor;
   at(after.perplexity, 0).windowNll = at(after.perplexity, 0).windowNll.map((nll, i) =>
     nll + Math.log(factor) + 0.001 * (i % 2)
   );
   const text = compared([before], [after], ["old", "new"]);
   assertMatch(lineOf(text, "wikitext2"), /-9\.9\d % \\\[-9\.9\d, -9\.9\d\\\] \| p\u00a0&lt;\u00a00\.001 \| better \|/);
-  const back = compared([after], [before]);
-  assertMatch(lineOf(back, "wikitext2"), /\+11\.0\d % \\\[\+11\.0\d, \+11\.0\d\\\] .* \| worse \|/);
+  assertStringIncludes(lineOf(text, "kept units"), "| 25.0 % differ |");
+  assertMatch(lineOf(compared([after], [before]), "wikitext2"), /\+11\.0\d % .*\+11\.0\d, \+11\.0\d.* worse/);
 });
 
 Deno.test("compareRuns() tests perplexity by documents by their words, as the column counts them", () => {

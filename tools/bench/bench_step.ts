@@ -1,12 +1,9 @@
 /** Time and memory of one training step of mask-prune on the native engine.
  *
- * The step: forward and backward pass with adapters on all linear maps and masks on FFN channels and key/value
- * groups, cross entropy and divergence from the dense model's 64 most probable tokens at equal weights, clipping,
- * AdamW on adapters and masks. The proximal and width steps touch no weights and are left out. With `--peer torch`,
- * PyTorch does the same in turns with ours; a ratio is printed only when the losses of all steps agree. Fast arithmetic
- * is timed in turns with exact, too. Memory
- * is the resident set: at its peak, after the untimed steps, and at the end, which shows whether it grows (`--steps
- * 200`).
+ * The step: forward and backward pass with adapters and masks, cross entropy and divergence from the dense model's 64
+ * most probable tokens, clipping, AdamW. Proximal and width steps touch no weights and are left out. PyTorch (`--peer
+ * torch`) and, for fast arithmetic, exact are timed in turns; a ratio needs equal losses. Memory is the resident set:
+ * its peak, after the untimed steps, and at the end (`--steps 200` shows growth).
  *
  * @module
  */
