@@ -62,6 +62,7 @@ export const PAPER_TABLES = [
   "gisp",
   "multipruner",
   "sheared-llama",
+  "tyr",
   "maskprune-llama-7b",
   "maskprune-llama2-7b",
 ] as const;

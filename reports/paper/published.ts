@@ -26,12 +26,11 @@ export interface PublishedRow {
   label: string;
   /** Our method's id; empty for the dense model. */
   method: string;
-  /** Options that a run must have to be this row. */
+  /** Options that a run must have to be this row; `compensate` is the run's own. */
   options: Record<string, string>;
   sparsity: number;
   recover: string;
-  /** By measure (`ppl:wikitext2:128`, `acc:boolq`, `mean`): perplexities, and accuracies in percent; null: not given.
-   */
+  /** By measure (`ppl:wikitext2:128`, `acc:boolq`, `mean`): perplexity, or accuracy in percent; null: not given. */
   values: Map<string, number | null>;
   source: string;
 }
@@ -69,8 +68,8 @@ export function publishedRows(id: PaperTableId): PublishedRow[] {
 
 /** Whether a cell of ours is the experiment of a published row. */
 export function isSameExperiment(row: PublishedRow, { method, sparsity, recover, compensate }: Cell): boolean {
-  if (row.method === "" || method === null) return row.method === "" && method === null;
-  return row.method === method.id && Math.abs(row.sparsity - sparsity) < 1e-9 && row.recover === (recover ?? "") &&
-    compensate === undefined &&
-    Object.entries(row.options).every(([name, value]) => String(method.options[name]) === value);
+  if (method === null || row.method !== method.id) return method === null && row.method === "";
+  const { compensate: asked, ...options } = row.options;
+  return Math.abs(row.sparsity - sparsity) < 1e-9 && row.recover === (recover ?? "") && compensate === asked &&
+    Object.entries(options).every(([name, value]) => String(method.options[name]) === value);
 }

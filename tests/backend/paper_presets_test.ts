@@ -32,9 +32,8 @@ async function withData(test: (data: string) => Promise<void>): Promise<void> {
   const texts = Deno.readTextFileSync(join(DATASETS, "tiny_world/data/test.jsonl")).trim().split("\n")
     .map((line) => JSON.parse(line).text as string);
   const passages = Array.from({ length: 20 }, (_, i) => texts.slice(20 * i, 20 * i + 20).join(" "));
-  const fields = { wikitext2: "text", ptb: "sentence", c4: "text", bookcorpus: "text" };
-  for (const [corpus, field] of Object.entries(fields)) {
-    const lines = passages.map((text) => JSON.stringify({ [field]: text })).join("\n");
+  for (const corpus of ["wikitext2", "ptb", "c4", "bookcorpus"]) {
+    const lines = passages.map((text) => JSON.stringify({ [corpus === "ptb" ? "sentence" : "text"]: text })).join("\n");
     for (const split of ["train", "validation", "test"]) {
       Deno.writeTextFileSync(join(folder, `${corpus}-${split}.jsonl`), lines);
     }
@@ -116,14 +115,13 @@ Deno.test("every shipped configuration can be planned, those of papers with a sm
 });
 
 /** What an untuned and a tuned run of a preset measure, as far as published rows ask. */
-function experiments({ methods, sparsity }: RunConfig): Cell[] {
-  const dense = { method: null, sparsity: 0 } as Cell;
+function experiments({ methods, sparsity, compensate }: RunConfig): Cell[] {
   return methods.flatMap(({ id, options }) => {
     const method = { id, options: parseOptions(getMethod(id), options) as Record<string, unknown> };
     return sparsity.flatMap((level) =>
-      [undefined, "lora" as const].map((recover) => ({ method, sparsity: level, recover }) as Cell)
+      [undefined, "lora" as const].map((recover) => ({ method, sparsity: level, recover, compensate }) as Cell)
     );
-  }).concat(dense);
+  }).concat({ method: null, sparsity: 0 } as Cell);
 }
 
 Deno.test("every published table has presets, and every row of ours in one is a row of theirs", () => {
@@ -134,6 +132,8 @@ Deno.test("every published table has presets, and every row of ours in one is a 
     const cells = experiments(config);
     const rows = missing.get(config.paper) ?? publishedRows(config.paper);
     missing.set(config.paper, rows.filter((row) => !cells.some((cell) => isSameExperiment(row, cell))));
+    const repaired = cells.slice(0, -1).map((cell): Cell => ({ ...cell, compensate: "least-squares" }));
+    assert(!rows.some((row) => repaired.some((cell) => isSameExperiment(row, cell))), name);
   }
   assertEquals([...missing.keys()].sort(), [...PAPER_TABLES].sort());
   for (const [table, rows] of missing) assertEquals(rows, [], table);
@@ -144,7 +144,8 @@ Deno.test("published rows are plausible, named and complete", () => {
     for (const { label, values, source } of publishedRows(id)) {
       assert(/arXiv:\d{4}\.\d{5}/.test(source), `${id}: ${label} names no source`);
       const accuracies = [...values].filter(([name, value]) => /^acc/.test(name) && value !== null);
-      for (const [name, value] of accuracies) assert(value! > 15 && value! < 100, `${id}: ${label}, ${name}: ${value}`);
+      const odd = accuracies.filter(([name, part]) => part! >= 100 || part! <= (name === "acc:openbookqa" ? 10 : 15));
+      assertEquals(odd, [], `${id}: ${label}`);
       // The published means are plain means of the seven tasks, to the rounding of two decimals.
       const mean = values.get("mean");
       if (mean === null || mean === undefined) continue;
@@ -216,8 +217,7 @@ for (const name of paperPresets) {
       }, () => {});
       assertEquals(cells.length, 1 + methods.length);
       for (const planned of cells) {
-        const out = join(data, "out");
-        const measured = await measureCell({ ...planned, out, data, commit: null }, QUIET);
+        const measured = await measureCell({ ...planned, out: join(data, "out"), data, commit: null }, QUIET);
         assertEquals(measured.tasks.map(({ task }) => task), asked.tasks);
         assertEquals(measured.perplexity.length, asked.perplexity.length);
         for (const { bosPolicy } of measured.tasks) {
