@@ -102,7 +102,7 @@ Deno.test("every shipped configuration can be planned, those of papers with a sm
       assertMatch(Deno.readTextFileSync(presetPath(name)), /^# \S/);
       const ofPaper = name.startsWith("paper/");
       const model = ofPaper ? writeSmall7b(data) : "tiny";
-      const asked = preset(name, { engine: "wasm", arithmetic: "exact", data, model });
+      const asked = preset(name, { engine: "wasm", arithmetic: "exact", budget: "parameters", data, model });
       const methods = ofPaper ? asked.methods.map(scaled) : asked.methods;
       const { config, cells } = await prepareRun({ ...asked, methods }, () => {});
       const seeds = config.methods.map(({ id }) =>
