@@ -110,24 +110,24 @@ Deno.test("bytes of batches are those of their tensors", () => {
 });
 
 Deno.test("an estimate counts what the choices of an example share once", async () => {
-  const folder = Deno.makeTempDirSync();
+  using folder = tempFolder();
   const question = "x".repeat(400 - "Question: \nAnswer:".length);
   const text = ["aaaaaaa", "bbbbbbb", "ccccccc", "ddddddd"];
   const example = { id: "one", question, choices: { text, label: ["A", "B", "C", "D"] }, answerKey: "B" };
-  Deno.writeTextFileSync(join(folder, "arc_easy.jsonl"), `${JSON.stringify(example)}\n`);
-  const { data } = await estimateOf({ tasks: ["arc_easy"], perplexity: [], data: folder });
+  Deno.writeTextFileSync(join(folder.path, "arc_easy.jsonl"), `${JSON.stringify(example)}\n`);
+  const { data } = await estimateOf({ tasks: ["arc_easy"], perplexity: [], data: folder.path });
   // 400 characters of context are read once, a space and 7 characters of each answer.
   const { amount } = data.find(({ use }) => use === "task arc_easy")!;
   assertEquals(amount, `1 example, about ${(400 + 4 * 8) / 4} tokens`);
 });
 
 Deno.test("an estimate counts whole documents under protocol c, and no more windows than a corpus gives", async () => {
-  const folder = Deno.makeTempDirSync();
-  const path = join(folder, "x.txt");
+  using folder = tempFolder();
+  const path = join(folder.path, "x.txt");
   Deno.writeTextFileSync(path, "seven x\n".repeat(500));
-  Deno.writeTextFileSync(join(folder, "c4-validation.jsonl"), `${JSON.stringify({ text: "y".repeat(20_000) })}\n`);
+  Deno.writeTextFileSync(join(folder.path, "c4-validation.jsonl"), `${JSON.stringify({ text: "y".repeat(20_000) })}\n`);
   const { data } = await estimateOf({
-    data: folder,
+    data: folder.path,
     perplexity: [
       { corpus: `file:${path}`, protocol: "c", windowTokens: 128, maxWindows: 1 },
       { corpus: "c4", protocol: "a", windowTokens: 8 },
@@ -140,13 +140,13 @@ Deno.test("an estimate counts whole documents under protocol c, and no more wind
 });
 
 Deno.test("bench run --dry-run shows cells, data, memory and time, and starts nothing", async () => {
-  const out = join(Deno.makeTempDirSync(), "run");
-  const flags = ["run", "--preset", "smoke", "--engine", "wasm", "--out", out, "--dry-run"];
-  const { code, stdout, stderr } = await finish(bench(...flags));
+  using folder = tempFolder();
+  const out = join(folder.path, "run");
+  const run = bench("run", "--preset", "smoke", "--engine", "wasm", "--out", out, "--dry-run");
+  const { code, stdout, stderr } = await finish(run);
   assertEquals(code, 0, stderr);
-  const shown = ["3 cells into", "task tiny-facts: 20 examples", "wanda-sp", "fits", "local, 2 at once"];
-  for (const text of [...shown, "at the measured rate of matrix products", "for each of 2 cells at once"]) {
-    assertStringIncludes(stdout, text);
-  }
+  const shown = ["3 cells into", "task tiny-facts: 20 examples", "wanda-sp", "fits", "local, 2 at once"]
+    .concat("at the measured rate of matrix products", "for each of 2 cells at once");
+  for (const text of shown) assertStringIncludes(stdout, text);
   assertThrows(() => Deno.statSync(out), Deno.errors.NotFound);
 });
