@@ -25,7 +25,7 @@
  *
  * Cost: `steps` forward and backward passes and one more per calibration sequence. Deviations: `variant: choice`;
  * widths and duals are normalised; the loss is the run's; m moves by momentum over the layer's root mean square
- * gradient, because Adam would move unimportant units as far as important ones.
+ * gradient, because Adam would move unimportant units as far as important ones; large entries of g are clipped.
  *
  * @module
  */
@@ -81,7 +81,7 @@ type Options = z.infer<typeof options>;
 /** Learns which units to remove, with one width for all layers. */
 export const maskPrune: Method<typeof options> = defineMethod({
   id: "mask-prune",
-  version: 5,
+  version: 6,
   summary: "Learns masks under a sparsity penalty and the budget, one width for all layers",
   source: "Qin et al. 2025, arXiv:2502.14008; minimax form after Yuan et al. 2021, UMEC",
   display: { order: 12, colour: "#D55E00" },
@@ -146,17 +146,19 @@ function openUnits({ values, closed }: UnitMasks): Float32Array {
   return gates;
 }
 
-/** Decay of the momentum, and of the mean square. */
-const [MOMENTUM, SQUARE] = [0.9, 0.99];
+/** Decay of the momentum and of the mean square, and the root mean squares that an entry of a gradient may have. The gradient
+ * has heavy tails: one batch would otherwise close units that the model depends on. */
+const [MOMENTUM, SQUARE, LARGEST] = [0.9, 0.99, 3];
 
 /** Moves the masks against the momentum of their gradient, over the root mean square gradient of the layer. */
 function stepMasks(own: UnitMasks, gradient: Float32Array, { rate, step }: { rate: number; step: number }): void {
-  const { momentum } = own;
-  const square = gradient.reduce((sum, g) => sum + g * g, 0) / gradient.length;
+  const meanSquare = (values: Float32Array) => values.reduce((sum, g) => sum + g * g, 0) / values.length;
+  const largest = LARGEST * Math.sqrt(meanSquare(gradient));
+  const clipped = gradient.map((g) => Math.max(-largest, Math.min(largest, g)));
   // Rounded as snapshots keep it.
-  own.square = Math.fround(SQUARE * own.square + (1 - SQUARE) * square);
+  own.square = Math.fround(SQUARE * own.square + (1 - SQUARE) * meanSquare(clipped));
   const size = Math.sqrt(own.square / (1 - SQUARE ** (step + 1))) * (1 - MOMENTUM ** (step + 1));
-  own.momentum = momentum.map((m, i) => MOMENTUM * m + (1 - MOMENTUM) * at(gradient, i));
+  own.momentum = own.momentum.map((m, i) => MOMENTUM * m + (1 - MOMENTUM) * at(clipped, i));
   own.values = own.values.map((value, i) => value - rate * at(own.momentum, i) / Math.max(size, 1e-30));
 }
 
