@@ -25,7 +25,7 @@
  *
  * Cost: `steps` forward and backward passes and one more per calibration sequence. Deviations: `variant: choice`;
  * widths and duals are normalised; the loss is the run's; m moves by momentum over the layer's root mean square
- * gradient, because Adam would move unimportant units as far as important ones; large entries of g are clipped.
+ * gradient, because Adam would move unimportant units as far as important ones; large entries of g that close a unit are clipped.
  *
  * @module
  */
@@ -146,19 +146,19 @@ function openUnits({ values, closed }: UnitMasks): Float32Array {
   return gates;
 }
 
-/** Decay of the momentum and of the mean square, and the root mean squares that an entry of a gradient may have. The gradient
- * has heavy tails: one batch would otherwise close units that the model depends on. */
+/** Decays of momentum and mean square; root mean squares that a gradient may have towards closing. One batch would otherwise
+ * close a unit that the model depends on. Closing gains little and can cost much, so what opens is not clipped. */
 const [MOMENTUM, SQUARE, LARGEST] = [0.9, 0.99, 3];
 
 /** Moves the masks against the momentum of their gradient, over the root mean square gradient of the layer. */
 function stepMasks(own: UnitMasks, gradient: Float32Array, { rate, step }: { rate: number; step: number }): void {
   const meanSquare = (values: Float32Array) => values.reduce((sum, g) => sum + g * g, 0) / values.length;
   const largest = LARGEST * Math.sqrt(meanSquare(gradient));
-  const clipped = gradient.map((g) => Math.max(-largest, Math.min(largest, g)));
+  const square = meanSquare(gradient.map((g) => Math.min(largest, Math.abs(g))));
   // Rounded as snapshots keep it.
-  own.square = Math.fround(SQUARE * own.square + (1 - SQUARE) * meanSquare(clipped));
+  own.square = Math.fround(SQUARE * own.square + (1 - SQUARE) * square);
   const size = Math.sqrt(own.square / (1 - SQUARE ** (step + 1))) * (1 - MOMENTUM ** (step + 1));
-  own.momentum = own.momentum.map((m, i) => MOMENTUM * m + (1 - MOMENTUM) * at(clipped, i));
+  own.momentum = own.momentum.map((m, i) => MOMENTUM * m + (1 - MOMENTUM) * Math.min(largest, at(gradient, i)));
   own.values = own.values.map((value, i) => value - rate * at(own.momentum, i) / Math.max(size, 1e-30));
 }
 
