@@ -11,7 +11,7 @@ import { placeWords } from "./protocol.ts";
 import { type Row, type Section } from "./sections.ts";
 import { mixedWords } from "./warnings.ts";
 import { removedLess } from "./significance.ts";
-import type { DoneRecord } from "../core/schema/schema.ts";
+import { changedUnits } from "../core/schema/kept_units.ts";
 import { unknownName } from "../core/util/errors.ts";
 import { ALPHA, changeWords, type Comparison, corrected, PAIRED_TESTS, verdictWords } from "./paired_tests.ts";
 
@@ -71,19 +71,6 @@ export function compareRuns(first: NamedRun, others: readonly NamedRun[]): strin
 /** Which of a run's results come from several engines or versions. */
 const mixedNotes = ({ name, sections }: NamedRun): string[] =>
   sections.flatMap((section) => mixedWords(section).map((words) => `${name}: ${words}`));
-
-const unitsOf = ({ layers, hidden = [] }: DoneRecord["plan"]): string[] => [
-  ...layers.flatMap((layer, l) =>
-    Object.entries(layer).flatMap(([type, kept]) => kept.map((u) => `${l} ${type} ${u}`))
-  ),
-  ...hidden.map((u) => `hidden ${u}`),
-];
-
-/** How many units a plan keeps, and how many of these another does not. */
-export function changedUnits(before: DoneRecord["plan"], after: DoneRecord["plan"]): { kept: number; changed: number } {
-  const [was, is] = [unitsOf(before), new Set(unitsOf(after))];
-  return { kept: was.length, changed: was.filter((unit) => !is.has(unit)).length };
-}
 
 /** How many kept units differ, over the seeds that both rows have. */
 function unitsRow({ section, a, b }: RowPair): string[][] {

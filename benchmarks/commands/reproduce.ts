@@ -12,6 +12,7 @@ import { UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
 import { canonicalJson, sha256OfJson } from "../../core/util/canonical_json.ts";
 import { classifyExit } from "../../core/schema/failure.ts";
+import { changedUnits } from "../../core/schema/kept_units.ts";
 import type { CellRecord, DoneRecord, LatencyTable, PerplexityResult, TaskResult } from "../../core/schema/schema.ts";
 import type { TaskDefinition } from "../../datasets/define.ts";
 import { definitionHash, selectTasks } from "../../datasets/lm_eval/task_files.ts";
@@ -22,7 +23,6 @@ import { latencyPath, readLatency } from "../configuration/latency_table.ts";
 import { askedResults, type DataHashes } from "../records/measured.ts";
 import { readRunFile, startOf } from "../records/run_file.ts";
 import { folderOfRecord, readDone, readRecord, recordPath } from "../records/store.ts";
-import { changedUnits } from "../../reports/compare.ts";
 import { runCellProcess } from "../sweep/cell_process.ts";
 import { type Command, textFlag, withTempFolder } from "./command.ts";
 
@@ -50,9 +50,10 @@ export function compareRecords(before: DoneRecord, after: DoneRecord): Compariso
       const isSameData = one.dataset.sha256 === other.dataset.sha256;
       return [name(one), isSameData ? difference(one, other) : "other data was read"];
     });
+  const { kept, changed } = changedUnits(before.plan, after.plan);
   const parts: [what: string, difference: string | null][] = [
     ["dense weights", before.weights.sha256 === after.weights.sha256 ? null : "another model was loaded"],
-    ["plan", planDifference(before, after)],
+    ["plan", isEqual(before.plan, after.plan) ? null : `${changed} of ${kept} kept units differ`],
     ["size", isEqual(before.size, after.size) ? null : "parameters or shape differ"],
     ...ofResults([before.perplexity, after.perplexity], ({ corpus }) => `perplexity ${corpus}`, perplexityDifference),
     ...ofResults([before.tasks, after.tasks], ({ task }) => task, taskDifference),
@@ -65,12 +66,6 @@ export function compareRecords(before: DoneRecord, after: DoneRecord): Compariso
       from[key] === to[key] ? [] : [`${key}: ${from[key]}, now ${to[key]}`]
     ),
   };
-}
-
-function planDifference({ plan: before }: DoneRecord, { plan: after }: DoneRecord): string | null {
-  if (isEqual(before, after)) return null;
-  const { kept, changed } = changedUnits(before, after);
-  return `${changed} of ${kept} kept units differ`;
 }
 
 function perplexityDifference(before: PerplexityResult, after: PerplexityResult): string | null {

@@ -25,7 +25,7 @@
  *
  * Cost: `steps` forward and backward passes and one more per calibration sequence. Deviations: `variant: choice`;
  * widths and duals are normalised; the loss is the run's; m moves by momentum over the layer's root mean square
- * gradient, because Adam would move unimportant units as far as important ones; large entries of g that close a unit are clipped.
+ * gradient, because Adam would move unimportant units as far as important ones; g is clipped where it closes a unit.
  *
  * @module
  */
@@ -146,8 +146,8 @@ function openUnits({ values, closed }: UnitMasks): Float32Array {
   return gates;
 }
 
-/** Decays of momentum and mean square; root mean squares that a gradient may have towards closing. One batch would otherwise
- * close a unit that the model depends on. Closing gains little and can cost much, so what opens is not clipped. */
+/** Decays of momentum and mean square; root mean squares that a gradient may have towards closing. Unclipped, one batch
+ * closes a unit that the model depends on. Closing gains little and can cost much, so what opens is not clipped. */
 const [MOMENTUM, SQUARE, LARGEST] = [0.9, 0.99, 3];
 
 /** Moves the masks against the momentum of their gradient, over the root mean square gradient of the layer. */
