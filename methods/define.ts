@@ -107,7 +107,7 @@ export interface Method<Schema extends z.ZodType = z.ZodType> {
   /** `layer` for a method that removes whole layers: it meets the budget within one layer. When absent, it removes
    * units of the run's types. */
   granularity?: "layer";
-  /** Whether it removes whole layers itself and handles a run's `dropLayers`. */
+  /** Whether it chooses how many whole layers go, where the run leaves that open. */
   ownDepth?: boolean;
   /** Whether it reads layers only through `eachLayer` and the shared statistics, so that `--layerwise` can hold one at
    * a time. */

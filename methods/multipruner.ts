@@ -52,11 +52,12 @@ type Options = z.infer<typeof options>;
 /** Removes what the loss misses least, in three stages. */
 export const multipruner: Method<typeof options> = defineMethod({
   id: "multipruner",
-  version: 1,
+  version: 2,
   summary: "Removes layers, then channels, then attention units, always the candidate that raises the loss least",
   source: "Muñoz et al. 2025, arXiv:2501.09949",
   display: { order: 8, colour: "#8A6D1F" },
   kind: "one-shot",
+  ownDepth: true,
   needs: { calibration: true, seed: false },
   options,
   uniformLayers: ({ uniform }) => uniform,
@@ -73,12 +74,12 @@ export const multipruner: Method<typeof options> = defineMethod({
 });
 
 async function removeInStages(context: MethodContext<Options>, scorer: Scorer): Promise<PrunePlan> {
-  const { target: { units, whole, budget }, options } = context;
+  const { target: { units, whole, budget, freeDepth }, options } = context;
   const search = await startSearch(context, scorer);
   const left = (removed: number) => whole - removed * (whole - budget);
   const hasFfn = units.includes("ffn");
   const attention = units.filter((type) => type !== "ffn");
-  if (hasFfn && units.includes("kv-groups")) await search.removeLayers(left(options.layers));
+  if (freeDepth || hasFfn && units.includes("kv-groups")) await search.removeLayers(left(options.layers));
   if (hasFfn) {
     await search.narrow("ffn", left(options.layers + options.channels));
     // One unit of attention is worth many channels, which fill the budget.

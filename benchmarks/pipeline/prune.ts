@@ -83,7 +83,8 @@ export async function prune(dense: LoadedModel, given: PruneOptions): Promise<Pr
   const target = resolveTarget(config, { sparsity, units, ffnMultiple, dropLayers, resource });
   const isLearned = method.kind === "learned";
   if (isLearned && !training) throw new UsageError(`Method "${method.id}" needs training data: give \`training\``);
-  const own = method.ownDepth ? { config, target } : afterDepth(config, target);
+  const choosesDepth = method.ownDepth && target.freeDepth;
+  const own = choosesDepth ? { config, target } : afterDepth(config, target);
   method.check?.(own.config, own.target, options, { compensate: given.compensate, training: training?.options });
   let openResidual = 0;
   const onUnsolved = (residual: number) => void (openResidual = Math.max(openResidual, residual));
@@ -106,7 +107,7 @@ export async function prune(dense: LoadedModel, given: PruneOptions): Promise<Pr
     compensates: given.compensate !== undefined,
     ...learning && { learning },
   };
-  const first = method.ownDepth ? 0 : target.dropLayers;
+  const first = choosesDepth ? 0 : target.dropLayers;
   const removed = first === 0 ? [] : (await layersByInfluence(context)).slice(0, first);
   const { plan, replaced = {}, trained, raisedRidges, training: reports = [] } = await onDepth(
     context,

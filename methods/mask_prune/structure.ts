@@ -36,12 +36,10 @@ export async function chooseDepth(
   context: MethodContext<unknown>,
 ): Promise<{ removed: number[]; searched: TrainingReport[] }> {
   const { target, learning, model: { config }, report } = context;
-  const { dropLayers, freeDepth } = target;
-  if (dropLayers === 0 && !freeDepth) return { removed: [], searched: [] };
+  if (!target.freeDepth || !learning) return { removed: [], searched: [] };
   const ranked = await layersByInfluence(context);
-  if (!freeDepth || !learning) return { removed: ranked.slice(0, dropLayers), searched: [] };
   const { batch, tokens, steps: all } = learning.options;
-  const possible = ranked.keys().toArray().slice(dropLayers, mostLayers(config, target) + 1);
+  const possible = ranked.keys().toArray().slice(target.dropLayers, mostLayers(config, target) + 1);
   let depths = evenlySpaced(possible, at(ROUNDS, 0).most);
   const cost = { steps: 0, seconds: 0 };
   for (const { most, part } of ROUNDS) {

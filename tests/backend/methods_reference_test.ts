@@ -278,12 +278,13 @@ function searchReference(
 }
 
 testOnEngines("multipruner's search is that of plain arrays", async () => {
+  const levels = [[0.3, 0.44, 0.4, "kv-groups"], [0.7, 0.5, 0.2, "kv-groups"], [0.6, 0.6, 0.4, "layers"]] as const;
   const gone = new Set<boolean>();
   for (const [name, source] of Object.entries(sources)) {
     using model = await onDevice(source);
-    for (const [sparsity, layers, channels] of [[0.3, 0.44, 0.4], [0.7, 0.5, 0.2]] as const) {
+    for (const [sparsity, layers, channels, unit] of levels) {
       const options = parseOptions(multipruner, { layers, channels, step: 0.19 });
-      const context = methodContext({ model, options, calibration: windows, sparsity });
+      const context = methodContext({ model, options, calibration: windows, sparsity, units: ["ffn", unit] });
       const { whole, budget } = context.target;
       const goals = [layers, layers + channels].map((part) => whole - part * (whole - budget));
       const expected = searchReference(source, { budget, goals, step: 3 });
