@@ -8,15 +8,20 @@
  *
  * @module
  */
+import * as tf from "@tensorflow/tfjs";
 import { z } from "zod";
+import { giveWay } from "../core/engine/give_way.ts";
+import { readFlat } from "../core/engine/ops.ts";
 import { at } from "../core/util/indexing.ts";
 import { UsageError } from "../core/util/errors.ts";
 import type { DecoderConfig } from "../models/config.ts";
+import type { DecoderModel } from "../models/device.ts";
+import { createPass, disposePass, embed, runLayers, type TokenBatch } from "../models/layers.ts";
 import { densePlan, planWithoutLayers } from "../models/plan.ts";
 import { costOf } from "../models/resource.ts";
 import type { BudgetTarget } from "../models/target.ts";
-import { layersByInfluence } from "./_shared/depth.ts";
-import { defineMethod, type Method } from "./define.ts";
+import { calibrationBatches, rememberLayers } from "./_shared/calibration.ts";
+import { defineMethod, type Method, type MethodContext } from "./define.ts";
 
 const options = z.strictObject({});
 
@@ -62,4 +67,41 @@ function layersToRemove(config: DecoderConfig, target: BudgetTarget, ranked: Ite
     );
   }
   return removed;
+}
+
+/** All layers of the model, the least block influence first (equation 1). */
+async function layersByInfluence(context: MethodContext<unknown>): Promise<number[]> {
+  const { model, calibration, signal, report } = context;
+  const layers = await rememberLayers(context, "block influence by layer", async () => {
+    const batches = calibrationBatches(calibration);
+    const sums = new Float64Array(model.layers.length);
+    for (const [i, batch] of batches.entries()) {
+      await giveWay(signal);
+      report(`block influence, batch ${i + 1} of ${batches.length}`);
+      const turned = await readFlat(turns(model, batch), "hidden states");
+      for (const [l, [value = 0]] of turned.entries()) sums[l] = at(sums, l) + value;
+    }
+    const tokens = batches.reduce((sum, { batch, length }) => sum + batch * length, 0);
+    return Array.from(sums, (sum) => ({ influence: [sum / tokens] }));
+  });
+  const influence = layers.map((own) => at(own.influence, 0));
+  return [...influence.keys()].sort((x, y) => at(influence, x) - at(influence, y) || x - y);
+}
+
+/** Sum over the tokens of a batch of `1 - cos(x_l, x_l+1)`: a scalar per layer. */
+function turns(model: DecoderModel, batch: TokenBatch): tf.Tensor[] {
+  const pass = createPass(model.config, batch);
+  try {
+    return tf.tidy(() => {
+      const states = [embed(model, batch.tokens)];
+      runLayers(model, at(states, 0), pass, { each: (state) => states.push(state) });
+      return model.layers.map((_, l) => {
+        const [before, after] = [at(states, l), at(states, l + 1)];
+        const norms = tf.mul(tf.norm(before, 2, 1), tf.norm(after, 2, 1));
+        return tf.sum(tf.sub(1, tf.divNoNan(tf.sum(tf.mul(before, after), 1), norms)));
+      });
+    });
+  } finally {
+    disposePass(pass);
+  }
 }

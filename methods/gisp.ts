@@ -4,18 +4,18 @@
  * `grad_sp_global.py`).
  *
  * Shapes: importance of a unit = sum of |W dL/dW| over its entries in all matrices that lose them, divided by the size
- * of its block, 4 K D for a head and 3 F for a channel, L the mean next-token cross entropy; [F], [H] and [G] of each
- * layer. A step takes 1 / `steps` of the way to 70 % sparsity, 5 % by default. The result is the order of removal, so
+ * of its block, 3 F for a channel, (2 R + 2) K D for a group and 2 K D for a query head of several, L the mean next-token
+ * cross entropy; [F], [H] and [G] of each layer. A step takes 1 / `steps` of the way to 70 % sparsity, 5 % by default. The result is the order of removal, so
  * one trajectory gives all levels of a run.
  *
  * Cost: `steps` times about four forward passes over calibration, on a model that becomes smaller (the authors: 112 steps
  * of 2000 sequences of 256 tokens). A second copy of the model is on the device, and the gradients of one layer.
  *
- * Deviations: 14 steps by default. Each layer loses the same part of each type in a step. `uniform=false` is the paper's one ranking,
- * which leaves the first tenth of the layers and the last layer whole as long as the others hold enough. Units of a
- * step count in parameters, where the authors count units. With grouped queries, a group and its heads are measured with
- * the keys and values, which the authors keep; a group's block is (2 R + 2) K D. One unit of each type stays in a layer.
- * Beyond 70 %, the last importance ranks.
+ * Deviations: 14 steps by default. All layers have the same widths after each step. `uniform=false` is the paper's one
+ * ranking, which leaves the first tenth of the layers and the last layer whole as long as the others hold enough. Steps
+ * count what the run's budget counts, where the authors count units. With grouped queries, groups are removed with their
+ * keys and values, which the authors keep. One unit of each type stays in a layer. Beyond 70 %, or 95 % of what these
+ * units can give, the last importance ranks.
  *
  * @module
  */
@@ -27,8 +27,7 @@ import type { DecoderConfig } from "../models/config.ts";
 import { type DecoderModel, disposeModel } from "../models/device.ts";
 import { densePlan } from "../models/plan.ts";
 import { pruneModel } from "../models/surgery.ts";
-import { PARAMETERS } from "../models/resource.ts";
-import { largestSparsity } from "../models/target.ts";
+import { largestSparsity, resolveTarget } from "../models/target.ts";
 import { layerPlan, type LayerShape, layerShape, unitCount, UNITS, widthOf } from "../models/units.ts";
 import { defineMethod, type Method, type MethodContext } from "./define.ts";
 import { type LayerScores, layerScores } from "./_shared/scoring.ts";
@@ -45,7 +44,7 @@ type Options = z.infer<typeof options>;
 /** Removes the units of lowest first-order importance, step by step. */
 export const gisp: Method<typeof options> = defineMethod({
   id: "gisp",
-  version: 1,
+  version: 2,
   summary: "Removes units in many small steps, by first-order importance of the current model",
   source: "Wang et al. 2025, arXiv:2510.18030, section 3",
   display: { order: 9, colour: "#2F7F8F" },
@@ -67,10 +66,9 @@ const DEPTH = 0.7;
 
 /** The place of every unit in the order of removal, in steps: the first to go has the lowest. */
 function removalPlaces(context: MethodContext<Options>): Promise<LayerScores[]> {
-  const { model, target, options: { uniform, steps }, report, signal } = context;
-  const { config } = model;
-  const counted = target.resource === PARAMETERS ? "" : `, ${target.resource.name}`;
-  const key = `gisp, ${steps} steps, ${uniform ? "uniform" : "global"}, ${target.units.join(", ")}${counted}`;
+  const { model, model: { config }, target, options: { uniform, steps }, report, signal } = context;
+  const { units, resource } = target;
+  const key = `gisp, ${steps} steps, ${uniform ? "uniform" : "global"}, ${units.join(", ")}, ${resource.name}`;
   return rememberLayers(context as MethodContext<unknown>, key, async () => {
     const places = config.layers.map((shape) => layerScores((type) => new Float64Array(unitCount(shape, type))));
     const depth = Math.min(DEPTH, 0.95 * largestSparsity(config, { ...target, ffnMultiple: 1 }));
@@ -127,11 +125,10 @@ function widthsAfter(
   { model: { config }, target, options: { uniform } }: MethodContext<Options>,
 ): LayerShape[] {
   if (uniform) {
-    return config.layers.map((shape) =>
-      layerShape((type) => {
-        const dense = widthOf(shape, type);
-        return target.units.includes(type) ? Math.max(1, dense - Math.floor(part * dense)) : dense;
-      })
+    const { uniform } = resolveTarget(config, { ...target, sparsity: part, ffnMultiple: 1, dropLayers: 0 });
+    // With fewer groups, more channels would fit the budget than are left.
+    return uniform.map((shape, l) =>
+      layerShape((type) => Math.min(widthOf(shape, type), widthOf(at(left.layers, l), type)))
     );
   }
   const count = scores.length;

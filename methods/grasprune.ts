@@ -49,7 +49,7 @@ type Options = z.infer<typeof options>;
 /** Learns gates by a projected straight-through estimator. */
 export const grasprune: Method<typeof options> = defineMethod({
   id: "grasprune",
-  version: 1,
+  version: 2,
   summary: "Learns gates that meet the budget at every step, with the weights frozen",
   source: "Wang et al. 2026, arXiv:2604.19398",
   display: { order: 11, colour: "#7A4FBF" },
@@ -99,8 +99,12 @@ async function fit(
     const plan = project(config, target, all, options.uniform);
     const masks = config.layers.map((): HostMasks => ({}));
     for (const { layer, axis: { type }, scores } of all) {
-      const gates = at(masks, layer)[type] = new Float32Array(scores.length);
-      for (const unit of at(plan.layers, layer)[UNITS[type].plan]) gates[unit] = 1;
+      const { kvGroups, [UNITS[type].plan]: kept } = at(plan.layers, layer);
+      const open = new Set(kept);
+      const groupOf = (head: number) => Math.floor(head / at(config.layers, layer).queryHeadsPerGroup);
+      // A closed group gets its gradient through its heads.
+      const isFree = (unit: number) => type === "query-heads" && !kvGroups.includes(groupOf(unit));
+      at(masks, layer)[type] = scores.map((_, unit) => Number(open.has(unit) || isFree(unit)));
     }
     const result = await nextStep(run, { masks, frozen: true });
     for (const own of all) {

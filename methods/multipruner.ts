@@ -23,18 +23,14 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import { z } from "zod";
-import { giveWay } from "../core/engine/give_way.ts";
 import { at } from "../core/util/indexing.ts";
 import type { UnitType } from "../core/schema/schema.ts";
-import { targetLogProbs } from "../models/decoder.ts";
 import type { DecoderModel } from "../models/device.ts";
-import { createPass, disposePass, embed, finalStates, type LayerRun, runLayers } from "../models/layers.ts";
-import { keptMasks } from "../models/masks.ts";
 import { densePlan, type PrunePlan } from "../models/plan.ts";
 import { costOf } from "../models/resource.ts";
-import { nextTokens, scoredRows } from "../models/training/batches.ts";
 import { type LayerShape, layerShape, UNITS, widthOf } from "../models/units.ts";
-import { calibrationBatches } from "./_shared/calibration.ts";
+import { layersByLoss } from "./_shared/depth.ts";
+import { createScorer, type Scorer, TIE } from "./_shared/plan_loss.ts";
 import { type LayerScores, scoresOfGroups, weightSlots } from "./_shared/scoring.ts";
 import { keepWidths, outOfReach } from "./_shared/selection.ts";
 import { defineMethod, type Method, type MethodContext } from "./define.ts";
@@ -64,22 +60,19 @@ export const multipruner: Method<typeof options> = defineMethod({
   async prune(context) {
     const { model, target, calibration, options, signal } = context;
     if (target.sparsity === 0) return { plan: densePlan(model.config) };
-    const scorer = createScorer(model, calibration.slice(0, options.windows), signal);
-    try {
-      return { plan: await removeInStages(context, scorer) };
-    } finally {
-      scorer.dispose();
-    }
+    using scorer = createScorer(model, calibration.slice(0, options.windows), signal);
+    return { plan: await removeInStages(context, scorer) };
   },
 });
 
 async function removeInStages(context: MethodContext<Options>, scorer: Scorer): Promise<PrunePlan> {
-  const { target: { units, whole, budget, freeDepth }, options } = context;
+  const { target: { units, whole, budget, freeDepth, dropLayers }, options } = context;
   const search = await startSearch(context, scorer);
   const left = (removed: number) => whole - removed * (whole - budget);
   const hasFfn = units.includes("ffn");
   const attention = units.filter((type) => type !== "ffn");
-  if (freeDepth || hasFfn && units.includes("kv-groups")) await search.removeLayers(left(options.layers));
+  const layersGo = freeDepth || hasFfn && units.includes("kv-groups");
+  if (layersGo) await search.removeLayers(left(options.layers), dropLayers);
   if (hasFfn) {
     await search.narrow("ffn", left(options.layers + options.channels));
     // One unit of attention is worth many channels, which fill the budget.
@@ -90,9 +83,6 @@ async function removeInStages(context: MethodContext<Options>, scorer: Scorer): 
   return search.finish();
 }
 
-/** Losses closer than this are equal: engines differ by less. */
-const TIE = 1e-5;
-
 /** Layers that change from `before` to `after` together. */
 interface Move {
   layers: number[];
@@ -102,56 +92,9 @@ interface Move {
 
 const isGone = ({ kvGroups }: LayerShape) => kvGroups === 0;
 
-/** Scores plans that are the settled one up to some layer: the inputs of all layers are held, [B T, D] of each batch. */
-function createScorer(model: DecoderModel, windows: readonly Int32Array[], signal: AbortSignal) {
-  const { config } = model;
-  const batches = calibrationBatches(windows);
-  const passes = batches.map((batch) => createPass(config, batch));
-  const inputs = batches.map(({ tokens }) => [embed(model, tokens)]);
-
-  /** A batch through the layers from `from` on. */
-  const run = (i: number, plan: PrunePlan, from: number, each?: LayerRun["each"]) =>
-    tf.tidy(() => {
-      const masks = plan.layers.map((kept, l) => keptMasks(kept, at(config.layers, l)));
-      const x = tf.clone(at(at(inputs, i), from));
-      return runLayers(model, x, at(passes, i), {
-        masks,
-        layers: model.layers.entries().drop(from),
-        ...each && { each },
-      });
-    });
-
-  return {
-    async lossOf(plan: PrunePlan, from: number): Promise<number> {
-      let sum = 0;
-      for (const [i, batch] of batches.entries()) {
-        await giveWay(signal);
-        const rows = tf.tidy(() => scoredRows(finalStates(model, run(i, plan, from)), batch));
-        const { logProbs } = await targetLogProbs(model, rows, nextTokens(batch));
-        rows.dispose();
-        sum -= logProbs.reduce((a, b) => a + b, 0) / (batch.length - 1);
-      }
-      return sum / windows.length;
-    },
-    settle(plan: PrunePlan, from: number): void {
-      for (const [i, own] of inputs.entries()) {
-        tf.dispose(own.splice(from + 1));
-        run(i, plan, from, (state) => own.push(tf.keep(state)));
-      }
-    },
-    dispose(): void {
-      tf.dispose(inputs);
-      for (const pass of passes) disposePass(pass);
-    },
-  };
-}
-
-type Scorer = ReturnType<typeof createScorer>;
-
 /** Removals, each of which is the cheapest of its candidates. */
 async function startSearch(context: MethodContext<Options>, scorer: Scorer) {
-  const { model, target, options: { uniform, step }, report } = context;
-  const { config } = model;
+  const { model, model: { config }, target, options: { uniform, step, windows }, report } = context;
   const scores = await magnitudes(model);
   /** The first layer that has changed since the scorer last heard of it. */
   let stale = 0;
@@ -183,11 +126,14 @@ async function startSearch(context: MethodContext<Options>, scorer: Scorer) {
   const staying = () => [...shapes.keys()].filter((l) => !isGone(at(shapes, l)));
 
   return {
-    /** Removes layers until at most `goal` is left, as long as that leaves the budget. */
-    async removeLayers(goal: number): Promise<void> {
-      const removal = (l: number): Move => ({ layers: [l], before: at(shapes, l), after: layerShape(() => 0) });
-      const moves = () => staying().map(removal).filter((move) => cost(after(move)) >= target.budget);
-      while (cost() > goal && await moveOn(moves()));
+    /** Removes `least` layers, then others until at most `goal` is left, as long as that leaves the budget. */
+    async removeLayers(goal: number, least: number): Promise<void> {
+      const { whole, resource, budget } = target;
+      const each = resource.ofLayer(config, at(config.layers, 0));
+      let count = least;
+      // Sums of times are rounded.
+      while (whole - count * each > goal && whole - (count + 1) * each >= (1 - 1e-8) * budget) count++;
+      for (const l of await layersByLoss(context, count, windows)) shapes[l] = layerShape(() => 0);
     },
 
     /** Narrows layers until at most `goal` is left, or each has one unit, as long as that leaves `least`. */

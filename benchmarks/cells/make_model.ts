@@ -119,7 +119,8 @@ async function prunedModel(
   const resource = resourceOf(cell.budget, latency);
   const how = { method, options, sparsity, resource, units, dropLayers, ffnMultiple, calibration, compensate };
   let pruned = await prune(dense, { ...how, ...step, report: (message) => report(`${phase}: ${message}`) });
-  if (training && kind === "one-shot") {
+  // A method that learns has trained, unless whole layers alone met its budget.
+  if (training && trains !== "none" && pruned.training.length === 0) {
     const recovery = { ...step, dense, training, report: (message: string) => report(`recovery: ${message}`) };
     pruned = await clock.during("learnS", () => recover(pruned, recovery));
   }

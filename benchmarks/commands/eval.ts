@@ -46,7 +46,7 @@ Tasks and corpora are added to the run's. --limit and --num-fewshot apply to the
 override the run. Existing results are reused. Results that are no longer requested are kept in the records but hidden
 from the report.
 
-Exit codes: those of \`bench run\``;
+Exit codes: 0 done, 1 a cell failed, 2 usage error, 130 stopped by Ctrl-C`;
 
 /** What is measured of a foreign checkpoint in a new folder. */
 const EMPTY = { methods: [], sparsity: [0], throughput: {} };

@@ -48,5 +48,5 @@ Flags:
   -h, --help                      show this
   --version                       show the version
 
-Exit codes: 0 done, 1 a cell failed or a condition of \`compare\` holds, 2 usage error, 130 stopped by Ctrl-C`;
+Exit codes: 0 done, 1 a cell failed, a result differs or a file is damaged, 2 usage error, 130 stopped by Ctrl-C`;
 }

@@ -7,7 +7,7 @@ import type { Compensation, RunUnit, TrainingReport } from "../../core/schema/sc
 import { UsageError } from "../../core/util/errors.ts";
 import { createRng } from "../../core/util/rng.ts";
 import type { DrawnWindows } from "../../datasets/calibration.ts";
-import { layersByInfluence, onDepth } from "../../methods/_shared/depth.ts";
+import { layersByLoss, onDepth } from "../../methods/_shared/depth.ts";
 import type { MethodContext, Statistics } from "../../methods/define.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import { modelSize } from "../../models/count.ts";
@@ -54,7 +54,7 @@ export interface PruneOptions extends StepOptions {
   resource?: Resource;
   /** What may be removed; FFN channels and key/value groups by default. */
   units?: readonly RunUnit[];
-  /** Number of whole layers to remove first, in order of block influence; see `TargetOptions`. */
+  /** Number of whole layers to remove first, ranked by greedy removal; see `TargetOptions`. */
   dropLayers?: number;
   /** FFN widths are multiples of this. */
   ffnMultiple?: number;
@@ -107,8 +107,7 @@ export async function prune(dense: LoadedModel, given: PruneOptions): Promise<Pr
     compensates: given.compensate !== undefined,
     ...learning && { learning },
   };
-  const first = choosesDepth ? 0 : target.dropLayers;
-  const removed = first === 0 ? [] : (await layersByInfluence(context)).slice(0, first);
+  const removed = await layersByLoss(context, choosesDepth ? 0 : target.dropLayers);
   const { plan, replaced = {}, trained, raisedRidges, training: reports = [] } = await onDepth(
     context,
     removed,

@@ -85,16 +85,6 @@ function inPlan(record: object, change: (units: unknown) => unknown): object {
   return { ...record, plan: { ...plan, layers, ..."hidden" in plan && { hidden: change(plan.hidden) } } };
 }
 
-/** A record as it is stored: every list of kept units is a text. */
-function withPackedUnits(record: object): object {
-  return inPlan(record, (units) => Array.isArray(units) ? packUnits(units) : units);
-}
-
-/** A stored record with lists again. */
-function withUnpackedUnits(record: object): object {
-  return inPlan(record, (text) => typeof text === "string" ? unpackUnits(text) ?? text : text);
-}
-
 /** Writes a record after checking it, so that nothing unreadable is ever stored.
  * @throws {TypeError} when the record does not fit the schema (a defect of the program). */
 export function writeRecord(out: string, record: CellRecord): string {
@@ -104,7 +94,7 @@ export function writeRecord(out: string, record: CellRecord): string {
     throw new TypeError(`A record must fit the schema: ${problems.join("; ")}`);
   }
   const path = recordPath(out, record);
-  const stored = withPackedUnits(parsed.data);
+  const stored = inPlan(parsed.data, (units) => Array.isArray(units) ? packUnits(units) : units);
   const text = JSON.stringify({ ...stored, checksum: sha256OfJson(stored) }) + "\n";
   writeAtomically(path, gzipSync(text, { level: 9 }));
   return path;
@@ -122,7 +112,7 @@ function checked(path: string, value: object): object {
   if (checksum !== sha256OfJson(record)) {
     throw new FileFormatError(path, "does not match its checksum: it was damaged or changed");
   }
-  return withUnpackedUnits(record);
+  return inPlan(record, (text) => typeof text === "string" ? unpackUnits(text) ?? text : text);
 }
 
 /** Largest record that is read, decompressed: a small file could otherwise take all memory. */

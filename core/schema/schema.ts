@@ -149,7 +149,7 @@ export const runConfigSchema = z.strictObject({
   seeds: listOf(z.number().int().nonnegative(), 1).default([0]).describe("one cell per seed"),
   units: listOf(unit, 1).default(["ffn", "kv-groups"]).describe(`what may be removed: ${unit.options.join(", ")}`),
   dropLayers: listOf(z.number().int().nonnegative(), 1).optional().describe(
-    "numbers of whole layers to remove first, in order of block influence, one cell each; other units fill the budget",
+    "numbers of whole layers to remove first, ranked by greedy removal, one cell each; other units fill the budget",
   ),
   ffnMultiple: z.union([positiveInt, z.literal("auto")]).default(1).describe(
     "FFN widths are multiples of this; auto: chosen for the engine and the model's file, see docs/equal-speed.md",

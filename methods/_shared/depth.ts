@@ -1,55 +1,49 @@
-/** Removal of whole layers before units, in order of block influence, and methods on the remaining model.
+/** The order in which whole layers go, and methods on a model without some of its layers.
  *
  * @module
  */
-import * as tf from "@tensorflow/tfjs";
-import { giveWay } from "../../core/engine/give_way.ts";
-import { readFlat } from "../../core/engine/ops.ts";
 import { at } from "../../core/util/indexing.ts";
-import { type DecoderModel, disposeModel } from "../../models/device.ts";
-import { createPass, disposePass, embed, runLayers, type TokenBatch } from "../../models/layers.ts";
-import { counterparts, keptLayers, planWithoutLayers, type PrunePlan } from "../../models/plan.ts";
+import { disposeModel } from "../../models/device.ts";
+import { counterparts, densePlan, keptLayers, planWithoutLayers, type PrunePlan } from "../../models/plan.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import { targetFrom } from "../../models/target.ts";
 import { layerPlan } from "../../models/units.ts";
 import type { MethodContext, PruneResult, Statistics } from "../define.ts";
-import { calibrationBatches, rememberLayers } from "./calibration.ts";
+import { rememberLayers } from "./calibration.ts";
+import { createScorer, TIE } from "./plan_loss.ts";
 
-/** All layers of the model, the least block influence first (ShortGPT, arXiv:2403.03853, equation 1). */
-export async function layersByInfluence(context: MethodContext<unknown>): Promise<number[]> {
-  const { model, calibration, signal, report } = context;
-  const layers = await rememberLayers(context, "block influence by layer", async () => {
-    const batches = calibrationBatches(calibration);
-    const sums = new Float64Array(model.layers.length);
-    for (const [i, batch] of batches.entries()) {
-      await giveWay(signal);
-      report(`block influence, batch ${i + 1} of ${batches.length}`);
-      const turned = await readFlat(turns(model, batch), "hidden states");
-      for (const [l, [value = 0]] of turned.entries()) sums[l] = at(sums, l) + value;
+/** Calibration windows that rank the layers. */
+const RANKING_WINDOWS = 8;
+
+/** The first `count` layers in the order of greedy removal: each time the layer without which the loss on the first
+ * calibration windows is lowest (arXiv:2501.09949, block removal). Cost: a forward pass over these windows from every
+ * remaining layer on, at each removal. */
+export async function layersByLoss(
+  context: MethodContext<unknown>,
+  count: number,
+  windows = RANKING_WINDOWS,
+): Promise<number[]> {
+  if (count === 0) return [];
+  const { model, model: { config }, calibration, signal, report } = context;
+  const places = await rememberLayers(context, `order of ${count} layers by ${windows} windows`, async () => {
+    using scorer = createScorer(model, calibration.slice(0, windows), signal);
+    const order: number[] = [];
+    scorer.settle(densePlan(config), 0);
+    while (order.length < count) {
+      let [best, least] = [-1, Infinity];
+      for (const l of config.layers.keys()) {
+        if (order.includes(l)) continue;
+        const loss = await scorer.lossOf(planWithoutLayers(config, [...order, l]), l);
+        if (loss < least - TIE) [best, least] = [l, loss];
+      }
+      order.push(best);
+      scorer.settle(planWithoutLayers(config, order), best);
+      report(`layer ${best} goes, ${order.length} of ${count}: loss ${least.toFixed(4)}`);
     }
-    const tokens = batches.reduce((sum, { batch, length }) => sum + batch * length, 0);
-    return Array.from(sums, (sum) => ({ influence: [sum / tokens] }));
+    return config.layers.map((_, l) => ({ place: [order.indexOf(l)] }));
   });
-  const influence = layers.map((own) => at(own.influence, 0));
-  return [...influence.keys()].sort((x, y) => at(influence, x) - at(influence, y) || x - y);
-}
-
-/** Sum over the tokens of a batch of `1 - cos(x_l, x_l+1)`: a scalar per layer. */
-function turns(model: DecoderModel, batch: TokenBatch): tf.Tensor[] {
-  const pass = createPass(model.config, batch);
-  try {
-    return tf.tidy(() => {
-      const states = [embed(model, batch.tokens)];
-      runLayers(model, at(states, 0), pass, { each: (state) => states.push(state) });
-      return model.layers.map((_, l) => {
-        const [before, after] = [at(states, l), at(states, l + 1)];
-        const norms = tf.mul(tf.norm(before, 2, 1), tf.norm(after, 2, 1));
-        return tf.sum(tf.sub(1, tf.divNoNan(tf.sum(tf.mul(before, after), 1), norms)));
-      });
-    });
-  } finally {
-    disposePass(pass);
-  }
+  const placeOf = (l: number) => at(at(places, l).place, 0);
+  return [...config.layers.keys()].filter((l) => placeOf(l) >= 0).sort((x, y) => placeOf(x) - placeOf(y));
 }
 
 /** Tensors by the names of other layers: `to` gives the new index of each. */

@@ -81,7 +81,7 @@ type Options = z.infer<typeof options>;
 /** Learns which units to remove, with one width for all layers. */
 export const maskPrune: Method<typeof options> = defineMethod({
   id: "mask-prune",
-  version: 6,
+  version: 7,
   summary: "Learns masks under a sparsity penalty and the budget, one width for all layers",
   source: "Qin et al. 2025, arXiv:2502.14008; minimax form after Yuan et al. 2021, UMEC",
   display: { order: 12, colour: "#D55E00" },
@@ -175,7 +175,6 @@ async function fit(context: MethodContext<Options>, run: TrainingRun, found: Fou
     ? target.uniform
     : globalWidths(config, importance.map(({ fisher }) => fisher), target, { pool: "type" });
   const close = (own: UnitMasks, s: number) => own.closed = smallestInSegments(rank(own.values), s, own.axis.segments);
-  const first = all.map((own) => close(own, removedOf(config, goal, own, 1)));
   let widths: Widths = { s: axes.map(() => 0), z: 0 };
   if (found) {
     found.restore();
@@ -218,7 +217,6 @@ async function fit(context: MethodContext<Options>, run: TrainingRun, found: Fou
   const shapes = learnsWidths ? filledShapes(config, target, axes, widths) : goal;
   for (const own of all) close(own, removedOf(config, shapes, own, 1));
   context.signal.throwIfAborted();
-  reportExchange(context, all, first);
   return structureOf(config, all, options.variant === "paper");
 }
 
@@ -271,21 +269,6 @@ function notesOf(axes: readonly UnitAxis[], all: readonly UnitMasks[], masks: (v
     duals: Object.fromEntries(axes.map(({ type }, a) => [`y ${type}`, at(duals, a)])),
     residual: Math.max(...all.map(({ values, closed }) => bottomShare(masks(values), closed))),
   };
-}
-
-/** Says how many of the kept units the start would not have kept. */
-function reportExchange(
-  { report }: MethodContext<Options>,
-  all: readonly UnitMasks[],
-  first: readonly number[][],
-): void {
-  let [exchanged, kept] = [0, 0];
-  for (const [i, { values, closed }] of all.entries()) {
-    const stays = new Set(closed);
-    exchanged += at(first, i).filter((unit) => !stays.has(unit)).length;
-    kept += values.length - closed.length;
-  }
-  report(`${(100 * exchanged / kept).toFixed(1)} % of the kept units differ from the choice at the start`);
 }
 
 /** What stays; with `values`, their masks stay as factors. */

@@ -1,29 +1,27 @@
 /** The number of layers that MaskPrune removes before units, if the run does not set it.
  *
- * Candidates are numbers of layers, in the order of block influence; the widths of the others fill the budget. Each is
- * cut by the initial scores, trained for a part of the run's steps, and judged by its cross entropy on the calibration
- * windows, which training does not read. The better ones are trained again for longer (successive halving: Jamieson and
- * Talwalkar 2016, arXiv:1502.07943), because the loss before training does not predict the loss after it.
+ * Layers are ranked by greedy removal (`layersByLoss()`). Candidates are numbers of layers; the widths of the others fill
+ * the budget. Each is cut by the initial scores, trained for a part of the run's steps, and judged by its cross entropy
+ * on the calibration windows, which are drawn apart from those of training. The better ones are trained again for longer
+ * (successive halving: Jamieson and Talwalkar 2016, arXiv:1502.07943), because the loss before training does not predict
+ * the loss after it.
  *
- * Cost: at most 1.5 times the run's steps on models that are cut already.
+ * Cost: the ranking, and at most 1.5 times the run's steps on models that are cut already.
  *
  * @module
  */
-import * as tf from "@tensorflow/tfjs";
-import { giveWay } from "../../core/engine/give_way.ts";
 import { at, entry } from "../../core/util/indexing.ts";
 import { evenlySpaced } from "../../core/util/stats.ts";
 import { counted } from "../../core/util/words.ts";
 import type { TrainingReport } from "../../core/schema/schema.ts";
-import { forward, targetLogProbs } from "../../models/decoder.ts";
-import { type DecoderModel, disposeModel } from "../../models/device.ts";
+import { disposeModel } from "../../models/device.ts";
+import { densePlan } from "../../models/plan.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import { mostLayers } from "../../models/target.ts";
-import { nextTokens, scoredRows } from "../../models/training/batches.ts";
 import { recoverModel } from "../../models/training/recover.ts";
 import { hashWindows } from "../../models/training/teacher.ts";
-import { calibrationBatches } from "../_shared/calibration.ts";
-import { atDepth, layersByInfluence } from "../_shared/depth.ts";
+import { atDepth, layersByLoss } from "../_shared/depth.ts";
+import { createScorer } from "../_shared/plan_loss.ts";
 import { keepWidths } from "../_shared/selection.ts";
 import type { MethodContext } from "../define.ts";
 import { unitImportance } from "./importance.ts";
@@ -37,9 +35,9 @@ export async function chooseDepth(
 ): Promise<{ removed: number[]; searched: TrainingReport[] }> {
   const { target, learning, model: { config }, report } = context;
   if (!target.freeDepth || !learning) return { removed: [], searched: [] };
-  const ranked = await layersByInfluence(context);
+  const ranked = await layersByLoss(context, mostLayers(config, target));
   const { batch, tokens, steps: all } = learning.options;
-  const possible = ranked.keys().toArray().slice(target.dropLayers, mostLayers(config, target) + 1);
+  const possible = Array.from({ length: ranked.length + 1 }, (_, n) => n).slice(target.dropLayers);
   let depths = evenlySpaced(possible, at(ROUNDS, 0).most);
   const cost = { steps: 0, seconds: 0 };
   for (const { most, part } of ROUNDS) {
@@ -48,9 +46,7 @@ export async function chooseDepth(
     const tried: { depth: number; loss: number }[] = [];
     for (const depth of depths.slice(0, most)) {
       const { loss, seconds } = await trial(context, ranked.slice(0, depth), steps);
-      report(
-        `structure: without ${counted(depth, "layer")}, ${counted(steps, "step")}, held-out loss ${loss.toFixed(4)}`,
-      );
+      report(`structure: without ${counted(depth, "layer")}, ${counted(steps, "step")}, loss ${loss.toFixed(4)}`);
       tried.push({ depth, loss });
       cost.steps += steps;
       cost.seconds += seconds;
@@ -96,7 +92,8 @@ async function trial(
         report: (message) => report(`structure: without ${counted(removed.length, "layer")}, ${message}`),
         signal,
       });
-      const loss = await heldOutLoss(small, calibration, signal);
+      using scorer = createScorer(small, calibration, signal);
+      const loss = await scorer.lossOf(densePlan(small.config), 0);
       return { trial: { shape: [2], data: Float32Array.of(loss, training.seconds) } };
     } finally {
       disposeModel(small);
@@ -104,18 +101,4 @@ async function trial(
   });
   const { data } = entry(kept, "trial");
   return { loss: at(data, 0), seconds: at(data, 1) };
-}
-
-/** Mean next-token cross entropy over all windows, in nats. */
-async function heldOutLoss(model: DecoderModel, windows: Int32Array[], signal: AbortSignal): Promise<number> {
-  let [sum, count] = [0, 0];
-  for (const batch of calibrationBatches(windows)) {
-    await giveWay(signal);
-    const rows = tf.tidy(() => scoredRows(forward(model, batch), batch));
-    const { logProbs } = await targetLogProbs(model, rows, nextTokens(batch));
-    rows.dispose();
-    for (const logProb of logProbs) sum -= logProb;
-    count += logProbs.length;
-  }
-  return sum / count;
 }

@@ -114,30 +114,32 @@ async function invertOnce(a: tf.Tensor2D, ridge: number): Promise<tf.Tensor2D | 
   }
 }
 
-/** The inverse of a matrix without the rows and columns `removed`, from the inverse of the whole: `I_KK - I_KR I_RR^-1
- * I_RK`, to be freed by the caller. Null when rounding has made I_RR indefinite. */
+/** The inverse I of a matrix without the rows and columns R, from the inverse of the whole: `I_KK - I_KR I_RR^-1 I_RK`.
+ * The `weights`, [n, out], change as least squares change them when the inputs R go: `W_K - I_KR I_RR^-1 W_R`. All are
+ * the caller's to free. Null when rounding has made I_RR indefinite. */
 export async function removeFromInverse(
   inverse: tf.Tensor2D,
-  removed: readonly number[],
-  kept: readonly number[],
-): Promise<tf.Tensor2D | null> {
+  weights: readonly tf.Tensor2D[],
+  { removed, kept }: { removed: readonly number[]; kept: readonly number[] },
+): Promise<{ inverse: tf.Tensor2D; weights: tf.Tensor2D[] } | null> {
   const size = removed.length;
-  const [cross, core] = tf.tidy((): [tf.Tensor2D, tf.Tensor2D] => {
-    const gone = tf.tensor1d([...removed], "int32");
-    const rows = tf.gather(inverse, gone);
-    return [tf.gather(rows, tf.tensor1d([...kept], "int32"), 1), tf.gather(rows, gone, 1)];
+  const core = submatrix(inverse, removed);
+  const solved = invertSmall(await core.data(), size);
+  core.dispose();
+  if (!solved) return null;
+  return tf.tidy(() => {
+    const [gone, stay] = [removed, kept].map((places) => tf.tensor1d([...places], "int32")) as [
+      tf.Tensor1D,
+      tf.Tensor1D,
+    ];
+    const cross = tf.gather(tf.gather(inverse, gone), stay, 1);
+    const factors = matMul2d(cross, tf.tensor2d(Float32Array.from(solved), [size, size]), true, false);
+    const without = (all: tf.Tensor2D, lost: tf.Tensor2D) => tf.sub(all, matMul2d(factors, lost)) as tf.Tensor2D;
+    return {
+      inverse: without(submatrix(inverse, kept), cross),
+      weights: weights.map((weight) => without(tf.gather(weight, stay), tf.gather(weight, gone))),
+    };
   });
-  try {
-    const solved = invertSmall(await core.data(), size);
-    if (!solved) return null;
-    return tf.tidy(() => {
-      const p = tf.tensor2d(Float32Array.from(solved), [size, size]);
-      const lost = matMul2d(cross, matMul2d(p, cross), true, false);
-      return tf.sub(submatrix(inverse, kept), lost) as tf.Tensor2D;
-    });
-  } finally {
-    tf.dispose([cross, core]);
-  }
 }
 
 /** The rows and columns `kept` of a square matrix. */

@@ -65,7 +65,7 @@ async function pruneInTurn(context: MethodContext<unknown>, error: RemovalError)
 /** Greedy removal by the inverse Gram matrix. */
 export const obs: Method<typeof options> = defineMethod({
   id: "obs",
-  version: 3,
+  version: 4,
   summary: "Removes the cheapest unit, updates the inverse Gram matrix, and repeats",
   source: "Kurtic et al. 2023, arXiv:2302.04089 (ZipLM); Ling et al. 2024, arXiv:2412.18110 (SlimGPT)",
   display: { order: 6, colour: "#C01884" },

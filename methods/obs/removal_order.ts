@@ -1,11 +1,11 @@
-/** The order in which units are removed at the least cost: greedy removal by optimal brain surgeon. The inverse Gram
- * matrix is updated after each removal, so that replaceable units are removed first.
+/** The order in which units are removed at the least cost: greedy removal by optimal brain surgeon. Replaceable units are
+ * removed first.
  *
  * With A the damped second moment of a map's inputs, removing the columns u of a unit while the remaining columns
  * compensate costs `tr(E_uu ([A^-1]_uu)^-1)`, E = W S W^T (W [in, out]). S = I is the squared error of the block's
  * output (ZipLM: Kurtic, Frantar and Alistarh 2023, arXiv:2302.04089, eq. 2; SlimGPT: Ling et al. 2024,
  * arXiv:2412.18110). With S the second moment of the loss's gradient at that output, each direction is weighted by its
- * effect on the loss (K-FAC). After each removal, A^-1 is updated to the remaining columns.
+ * effect on the loss (K-FAC). After each removal, A^-1 and W are updated to the remaining columns (ZipLM, eq. 3 and 4).
  *
  * @module
  */
@@ -67,10 +67,9 @@ export async function removalOrder(
   factors: MapFactors,
   { size, atOnce = 1, segments = 1, what = "units" }: RemovalSteps,
 ): Promise<RemovalOrder> {
-  const { a } = factors;
+  const { a, weight, slopes } = factors;
   const inputs = a.shape[0];
   const units = inputs / size;
-  const energy = await unitEnergies(factors, size);
   const diagonal = await diagonalBlocks(a, 1);
   const name = `second moment of the inputs of ${what}`;
   // A floor keeps units that never fire from making the matrix singular.
@@ -78,6 +77,8 @@ export async function removalOrder(
   const columnsOf = (places: readonly number[]) =>
     places.flatMap((place) => Array.from({ length: size }, (_, k) => place * size + k));
   let current: DampedInverse = await invert(a, ridge, name);
+  // W, and W S where S is not the identity.
+  let weights = [tf.clone(weight), ...slopes ? [matMul2d(weight, slopes)] : []];
   let left = Array.from({ length: units }, (_, unit) => unit);
   let raises = current.raises;
   /** Recomputes the inverse of the remaining columns with a larger diagonal. */
@@ -91,44 +92,45 @@ export async function removalOrder(
       rest.dispose();
     }
   };
-  const order: number[] = [];
-  const cost: number[] = [];
+  const [order, cost]: [number[], number[]] = [[], []];
   try {
     while (left.length > 0) {
-      const costs = removalCosts(await diagonalBlocks(current.inverse, size), energy, size, left);
+      const costs = removalCosts(await diagonalBlocks(current.inverse, size), await unitEnergies(weights, size), size);
       if (!costs) {
         await dampMore();
         continue;
       }
       const going = cheapest(left, costs, segments === 1 ? atOnce : 1, units / segments);
-      for (const place of going) {
-        order.push(at(left, place));
-        cost.push(at(costs, place));
-      }
+      order.push(...going.map((place) => at(left, place)));
+      cost.push(...going.map((place) => at(costs, place)));
       const gone = new Set(going);
       const stay = Array.from(left.keys()).filter((place) => !gone.has(place));
       left = stay.map((place) => at(left, place));
       if (stay.length === 0) break;
       const ascending = [...going].sort((x, y) => x - y);
-      const inverse = await removeFromInverse(current.inverse, columnsOf(ascending), columnsOf(stay));
-      if (!inverse) {
-        await dampMore();
-        continue;
-      }
-      current.inverse.dispose();
-      current = { ...current, inverse };
+      const places = { removed: columnsOf(ascending), kept: columnsOf(stay) };
+      const rest = await removeFromInverse(current.inverse, weights, places);
+      // Without an inverse, nothing makes up for these columns.
+      const next = rest?.weights ?? weights.map((own) => tf.gather(own, places.kept));
+      tf.dispose(weights);
+      weights = next;
+      if (rest) {
+        current.inverse.dispose();
+        current = { ...current, inverse: rest.inverse };
+      } else await dampMore();
     }
   } finally {
-    current.inverse.dispose();
+    tf.dispose([current.inverse, ...weights]);
   }
   return { order: Int32Array.from(order), cost: Float64Array.from(cost), raises };
 }
 
-/** E_uu of every unit: [units, size, size]. */
-async function unitEnergies({ weight, slopes }: MapFactors, size: number): Promise<Float32Array> {
+/** E_uu of every unit, from W and W S: [units, size, size]. */
+async function unitEnergies(weights: tf.Tensor2D[], size: number): Promise<Float32Array> {
+  const weight = at(weights, 0);
+  const weighted = weights[1] ?? weight;
   const [inputs, outputs] = weight.shape;
   const energies = tf.tidy(() => {
-    const weighted = slopes ? matMul2d(weight, slopes) : weight;
     if (size === 1) return tf.sum(tf.mul(weighted, weight), 1);
     const rows = (m: tf.Tensor, u: number) => tf.slice(m as tf.Tensor2D, [u * size, 0], [size, outputs]);
     return tf.stack(
@@ -150,18 +152,13 @@ function cheapest(left: readonly number[], costs: readonly number[], count: numb
   });
 }
 
-/** `tr(E_uu ([A^-1]_uu)^-1)` of each unit that is left, from the diagonal blocks of A^-1; null when one is
+/** `tr(E_uu ([A^-1]_uu)^-1)` of each unit that is left, from the diagonal blocks of A^-1 and E; null when one is
  * indefinite. */
-function removalCosts(
-  blocks: Float32Array,
-  energy: Float32Array,
-  size: number,
-  left: readonly number[],
-): number[] | null {
+function removalCosts(blocks: Float32Array, energies: Float32Array, size: number): number[] | null {
   const area = size * size;
   const costs: number[] = [];
-  for (const [place, unit] of left.entries()) {
-    const own = energy.subarray(unit * area, (unit + 1) * area);
+  for (let place = 0; place < blocks.length / area; place++) {
+    const own = energies.subarray(place * area, (place + 1) * area);
     if (size === 1) {
       const block = at(blocks, place);
       if (!(block > 0)) return null;

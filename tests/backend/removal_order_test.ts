@@ -28,29 +28,19 @@ const draw = (rng: Rng, rows: number, columns: number) =>
 const second = (x: Float64Array, rows: number, n: number) =>
   product(transposed(x, [rows, n]), x, [n, rows, n]).map((value) => value / rows);
 
-/** What it costs when the columns `gone` go for good and those left make up for them: the least of
- * `tr(S D^T A D)` over changes D of the weight with `D = -W` on `gone`, solved anew from A. */
-function costOfRemoval(
-  a: Float64Array,
+/** The error of a map without the units `gone` if those left make up for them: the least of `tr(S D^T A D)` over changes
+ * D of the weight W with `D = -W` on `gone`, from the inverse of A and `energy` = W S W^T of the whole map, [n, n]. */
+function errorWithout(
+  inverse: ArrayLike<number>,
   energy: Float64Array,
-  n: number,
-  { before, unit, size }: { before: number[]; unit: number; size: number },
+  { n, gone, size }: { n: number; gone: number[]; size: number },
 ): number {
-  const columns = before.flatMap((u) => Array.from({ length: size }, (_, k) => u * size + k));
-  const inverse = inverseOf(columns.flatMap((i) => columns.map((j) => at(a, i * n + j))), columns.length);
-  const start = before.indexOf(unit) * size;
-  const block = Array.from(
-    { length: size * size },
-    (_, i) => at(inverse, (start + Math.floor(i / size)) * columns.length + start + i % size),
-  );
-  const inner = inverseOf(block, size);
-  let cost = 0;
-  for (let i = 0; i < size; i++) {
-    for (let j = 0; j < size; j++) {
-      cost += at(inner, i * size + j) * at(energy, (unit * size + j) * n + unit * size + i);
-    }
-  }
-  return cost;
+  const columns = gone.flatMap((unit) => Array.from({ length: size }, (_, k) => unit * size + k));
+  const inner = inverseOf(columns.flatMap((i) => columns.map((j) => at(inverse, i * n + j))), columns.length);
+  return inner.reduce((sum, value, i) => {
+    const [row, column] = [at(columns, Math.floor(i / columns.length)), at(columns, i % columns.length)];
+    return sum + value * at(energy, column * n + row);
+  }, 0);
 }
 
 testOnEngines("invert() gives the inverse of a matrix of several blocks with a wide spectrum", async () => {
@@ -93,39 +83,47 @@ testOnEngines("diagonalBlocks() reads the blocks of a matrix", async () => {
   m.dispose();
 });
 
-testOnEngines("removalOrder() is the greedy order of a dense reference that inverts anew for every unit", async () => {
-  const rng = createRng(2, "order");
-  for (
-    const { size, weighted } of [{ size: 1, weighted: false }, { size: 1, weighted: true }, { size: 3, weighted: true }]
-  ) {
-    const [n, out] = [12, 5];
-    const a = second(draw(rng, 20, n), 20, n);
-    const w = draw(rng, n, out);
-    const s = second(draw(rng, 9, out), 9, out);
-    const ws = product(w, weighted ? s : identity(out), [n, out, out]);
-    const energy = product(ws, transposed(w, [n, out]), [n, out, n]);
-    const ridge = 1e-2 * Array.from({ length: n }, (_, i) => at(a, i * n + i)).reduce((x, y) => x + y, 0) / n;
-    const damped = a.map((value, i) => i % (n + 1) === 0 ? value + ridge : value);
-    const [order, cost]: [number[], number[]] = [[], []];
-    let left = Array.from({ length: n / size }, (_, i) => i);
-    while (left.length > 0) {
-      const costs = left.map((unit) => costOfRemoval(damped, energy, n, { before: left, unit, size }));
-      const best = costs.indexOf(Math.min(...costs));
-      order.push(at(left, best));
-      cost.push(at(costs, best));
-      left = left.filter((_, i) => i !== best);
+testOnEngines(
+  "removalOrder() is the greedy order by the error of least squares without the units that are gone",
+  async () => {
+    const rng = createRng(2, "order");
+    for (
+      const { size, weighted } of [{ size: 1, weighted: false }, { size: 1, weighted: true }, {
+        size: 3,
+        weighted: true,
+      }]
+    ) {
+      const [n, out] = [12, 5];
+      const a = second(draw(rng, 20, n), 20, n);
+      const w = draw(rng, n, out);
+      const s = second(draw(rng, 9, out), 9, out);
+      const ws = product(w, weighted ? s : identity(out), [n, out, out]);
+      const energy = product(ws, transposed(w, [n, out]), [n, out, n]);
+      const ridge = 1e-2 * Array.from({ length: n }, (_, i) => at(a, i * n + i)).reduce((x, y) => x + y, 0) / n;
+      const damped = a.map((value, i) => i % (n + 1) === 0 ? value + ridge : value);
+      const inverse = inverseOf(damped, n);
+      const [order, errors]: [number[], number[]] = [[], [0]];
+      let left = Array.from({ length: n / size }, (_, i) => i);
+      while (left.length > 0) {
+        const after = left.map((unit) => errorWithout(inverse, energy, { n, gone: [...order, unit], size }));
+        const best = after.indexOf(Math.min(...after));
+        order.push(at(left, best));
+        errors.push(at(after, best));
+        left = left.filter((_, i) => i !== best);
+      }
+      const cost = order.map((_, i) => at(errors, i + 1) - at(errors, i));
+      const tensors = {
+        a: tf.tensor2d(Float32Array.from(a), [n, n]),
+        weight: tf.tensor2d(Float32Array.from(w), [n, out]),
+        slopes: weighted ? tf.tensor2d(Float32Array.from(s), [out, out]) : null,
+      };
+      const found = await removalOrder(tensors, { size });
+      assertEquals(Array.from(found.order), order, `size ${size}, weighted ${weighted}`);
+      assertClose(found.cost, cost, { rtol: 1e-3, atol: 1e-4 });
+      tf.dispose([tensors.a, tensors.weight, ...tensors.slopes ? [tensors.slopes] : []]);
     }
-    const tensors = {
-      a: tf.tensor2d(Float32Array.from(a), [n, n]),
-      weight: tf.tensor2d(Float32Array.from(w), [n, out]),
-      slopes: weighted ? tf.tensor2d(Float32Array.from(s), [out, out]) : null,
-    };
-    const found = await removalOrder(tensors, { size });
-    assertEquals(Array.from(found.order), order, `size ${size}, weighted ${weighted}`);
-    assertClose(found.cost, cost, { rtol: 1e-3, atol: 1e-4 });
-    tf.dispose([tensors.a, tensors.weight, ...tensors.slopes ? [tensors.slopes] : []]);
-  }
-});
+  },
+);
 
 testOnEngines("removalOrder() takes one of each pair of twins before any unit that nothing replaces", async () => {
   const rng = createRng(3, "twins");
@@ -341,7 +339,8 @@ testOnEngines("obs keeps on dense statistics, and removes in turn, what reads a 
     const gram = gramOf(given, l, "down");
     const ridge = 0.01 * [0, 5, 10, 15].reduce((sum, i) => sum + at(gram, i), 0) / 4;
     const damped = gram.map((value, i) => i % 5 === 0 ? value + ridge : value);
-    const costs = [0, 1, 2, 3].map((unit) => costOfRemoval(damped, energy, 4, { before: [0, 1, 2, 3], unit, size: 1 }));
+    const inverse = inverseOf(damped, 4);
+    const costs = [0, 1, 2, 3].map((unit) => errorWithout(inverse, energy, { n: 4, gone: [unit], size: 1 }));
     return costs.indexOf(Math.min(...costs));
   };
   const first = cheapest(0, source);

@@ -30,3 +30,11 @@ folderTest("bench run ends with the same weights after kill -9 before and after 
     assertEquals(files.length, 1);
   }
 });
+
+folderTest("every method trains for the run's steps where whole layers alone meet the budget", async (folder) => {
+  const flags = "run --methods wanda-sp,mask-prune,grasprune --sparsity 0.5 --drop-layers 2 --recover scales " +
+    "--training steps=2,batch=1,tokens=16 --calibration tiny-world:4:32 --tasks tiny-facts --limit 5 --engine wasm " +
+    "--no-throughput --out";
+  await succeed(...flags.split(" "), folder);
+  assertEquals(doneCells(folder).map(({ training = [] }) => training.map(({ steps }) => steps)), [[], [2], [2], [2]]);
+});
