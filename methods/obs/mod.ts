@@ -14,8 +14,8 @@
  * Cost: one forward pass over the calibration data (dense), or three at each sparsity (sequential), for `kfac` one
  * backward pass as well, and O(F^3) a layer.
  *
- * Deviations: the remaining weights change only if the run compensates (`--compensate least-squares-in-turn`), where both
- * papers always change them. Every layer has the same width, where SlimGPT's rise from layer to layer.
+ * Deviations: costs are those of weights that make up for what is gone, but the model's weights change only if the run
+ * compensates (`--compensate least-squares-in-turn`), where both papers always change them. Every layer has the same width, where SlimGPT's rise from layer to layer.
  *
  * @module
  */

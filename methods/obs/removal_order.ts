@@ -5,7 +5,7 @@
  * compensate costs `tr(E_uu ([A^-1]_uu)^-1)`, E = W S W^T (W [in, out]). S = I is the squared error of the block's
  * output (ZipLM: Kurtic, Frantar and Alistarh 2023, arXiv:2302.04089, eq. 2; SlimGPT: Ling et al. 2024,
  * arXiv:2412.18110). With S the second moment of the loss's gradient at that output, each direction is weighted by its
- * effect on the loss (K-FAC). After each removal, A^-1 and W are updated to the remaining columns (ZipLM, eq. 3 and 4).
+ * effect on the loss (K-FAC). After each removal, A^-1 and W are updated to the remaining columns, as in ZipLM.
  *
  * @module
  */
