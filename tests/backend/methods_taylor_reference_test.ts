@@ -29,7 +29,7 @@ import {
 import { known } from "../support/values.ts";
 import { at } from "../../core/util/indexing.ts";
 import { PARAMETERS } from "../../models/resource.ts";
-import { largestSparsity } from "../../models/target.ts";
+import { largestSparsity, resolveTarget } from "../../models/target.ts";
 import { toySource } from "../support/toy.ts";
 import { onDevice } from "../support/device_models.ts";
 
@@ -168,14 +168,15 @@ function withoutUnits(source: WeightSource, gone: { groups: number[]; channels: 
 testOnEngines("gisp removes units in steps by the Taylor scores of what is left", async () => {
   const lowest = (scores: number[], among: number[]) => [...among].sort((a, b) => at(scores, a) - at(scores, b));
   for (const [name, source] of Object.entries(sources)) {
-    const depth = Math.min(
-      0.7,
-      0.95 * largestSparsity(source.config, { units: ["ffn", "kv-groups"], ffnMultiple: 1, resource: PARAMETERS }),
-    );
+    const units = ["ffn", "kv-groups"] as const;
+    const most = largestSparsity(source.config, { units: [...units], ffnMultiple: 1, resource: PARAMETERS });
+    const { uniform } = resolveTarget(source.config, { sparsity: Math.min(0.7, 0.95 * most) / 2, units });
     const first = known(known(taylorReferences[name])["element-1"]);
-    const goFirst = (scores: number[]) =>
-      lowest(scores, [...scores.keys()]).slice(0, Math.floor(depth / 2 * scores.length));
-    const gone = first.map(({ groups, channels }) => ({ groups: goFirst(groups), channels: goFirst(channels) }));
+    const goFirst = (scores: number[], kept: number) => lowest(scores, [...scores.keys()]).slice(0, -kept);
+    const gone = first.map(({ groups, channels }, l) => {
+      const { kvGroups, ffnChannels } = at(uniform, l);
+      return { groups: goFirst(groups, kvGroups), channels: goFirst(channels, ffnChannels) };
+    });
     const rest = withoutUnits(source, gone);
     const second = groupReference(rest, taylorSlot(rest, numericGradients(rest), "element-1"));
     const kept = (scores: number[], before: number[], count: number) => {
