@@ -18,16 +18,12 @@ export interface Rng {
   pick<T>(items: readonly T[]): T;
 }
 
-/** FNV-1a over UTF-16 code units: turns a stream's name into a seed. */
-function hashName(name: string): number {
-  let hash = 0x811c9dc5;
-  for (let i = 0; i < name.length; i++) hash = Math.imul(hash ^ name.charCodeAt(i), 0x01000193);
-  return hash >>> 0;
-}
-
 /** The stream `name` of `seed`; the same two always give the same numbers. */
 export function createRng(seed: number, name: string): Rng {
-  const generator = xoroshiro128plus((seed ^ hashName(name)) | 0);
+  // FNV-1a over UTF-16 code units turns the name into a seed.
+  let hash = 0x811c9dc5;
+  for (let i = 0; i < name.length; i++) hash = Math.imul(hash ^ name.charCodeAt(i), 0x01000193);
+  const generator = xoroshiro128plus((seed ^ hash) | 0);
   for (let i = 0; i < 8; i++) generator.next();
   const uniform = () => (generator.next() >>> 0) / 0x1_0000_0000;
   const integer = (limit: number) => Math.floor(uniform() * limit);

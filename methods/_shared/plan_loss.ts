@@ -16,8 +16,16 @@ import { calibrationBatches } from "./calibration.ts";
 /** Losses closer than this are equal: engines differ by less. */
 export const TIE = 1e-5;
 
-/** Scores plans that are the settled one up to some layer: the inputs of all layers are held, [B T, D] of each batch. */
-export function createScorer(model: DecoderModel, windows: readonly Int32Array[], signal: AbortSignal) {
+/** Scores plans, each the settled one before some layer `from`. */
+export interface Scorer extends Disposable {
+  /** Mean over windows of each window's mean next-token cross entropy, in nats. */
+  lossOf(plan: PrunePlan, from: number): Promise<number>;
+  /** Settles a plan whose layers before `from` are settled. */
+  settle(plan: PrunePlan, from: number): void;
+}
+
+/** A scorer on whole windows. The inputs of all layers are held, [B T, D] of each batch. */
+export function createScorer(model: DecoderModel, windows: readonly Int32Array[], signal: AbortSignal): Scorer {
   const { config } = model;
   const batches = calibrationBatches(windows);
   const passes = batches.map((batch) => createPass(config, batch));
@@ -34,7 +42,7 @@ export function createScorer(model: DecoderModel, windows: readonly Int32Array[]
     });
 
   return {
-    async lossOf(plan: PrunePlan, from: number): Promise<number> {
+    async lossOf(plan, from) {
       let sum = 0;
       for (const [i, batch] of batches.entries()) {
         await giveWay(signal);
@@ -45,17 +53,15 @@ export function createScorer(model: DecoderModel, windows: readonly Int32Array[]
       }
       return sum / windows.length;
     },
-    settle(plan: PrunePlan, from: number): void {
+    settle(plan, from) {
       for (const [i, own] of inputs.entries()) {
         tf.dispose(own.splice(from + 1));
         run(i, plan, from, (state) => own.push(tf.keep(state)));
       }
     },
-    [Symbol.dispose](): void {
+    [Symbol.dispose]() {
       tf.dispose(inputs);
       for (const pass of passes) disposePass(pass);
     },
   };
 }
-
-export type Scorer = ReturnType<typeof createScorer>;

@@ -53,9 +53,8 @@ export async function chooseDepth(
     }
     depths = tried.sort((a, b) => a.loss - b.loss || a.depth - b.depth).map(({ depth }) => depth);
   }
-  const depth = at(depths, 0);
   const searched: TrainingReport = { stage: "search", ...cost, tokens: cost.steps * batch * tokens, curve: [] };
-  return { removed: ranked.slice(0, depth), searched: cost.steps === 0 ? [] : [searched] };
+  return { removed: ranked.slice(0, at(depths, 0)), searched: cost.steps === 0 ? [] : [searched] };
 }
 
 /** Cuts and trains the model without the layers `removed`, and gives its held-out loss in nats per token. A cell that
