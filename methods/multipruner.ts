@@ -71,8 +71,7 @@ async function removeInStages(context: MethodContext<Options>, scorer: Scorer): 
   const left = (removed: number) => whole - removed * (whole - budget);
   const hasFfn = units.includes("ffn");
   const attention = units.filter((type) => type !== "ffn");
-  const layersGo = freeDepth || hasFfn && units.includes("kv-groups");
-  if (layersGo) await search.removeLayers(left(options.layers), dropLayers);
+  if (freeDepth || hasFfn && units.includes("kv-groups")) await search.removeLayers(left(options.layers), dropLayers);
   if (hasFfn) {
     await search.narrow("ffn", left(options.layers + options.channels));
     // One unit of attention is worth many channels, which fill the budget.

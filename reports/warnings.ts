@@ -68,10 +68,11 @@ function depthWords(section: Section): string[] {
   });
 }
 
-/** What of a run's training is not as the run asks: other steps, other tokens, or another loss. */
+/** What of a model's training is not as the run asks: other steps, other tokens, or another loss. */
 function ownTraining({ cell: { training }, training: stages }: DoneRecord): string[] {
   if (training === undefined || stages === undefined) return [];
-  const [asked, done] = [amountWords(trainingAsked(training)), amountWords(trainingDone(stages))];
+  const own = trainingDone(stages.filter(({ stage }) => stage !== "search"));
+  const [asked, done] = [amountWords(trainingAsked(training)), amountWords(own)];
   const hasHidden = stages.some(({ curve }) => curve.some(({ hidden }) => hidden > 0));
   return [
     ...done === asked ? [] : [`${done} instead of ${asked}`],
