@@ -4,9 +4,9 @@
  * `grad_sp_global.py`).
  *
  * Shapes: importance of a unit = sum of |W dL/dW| over its entries in all matrices that lose them, divided by the size
- * of its block, 3 F for a channel, (2 R + 2) K D for a group and 2 K D for a query head of several, L the mean next-token
- * cross entropy; [F], [H] and [G] of each layer. A step takes 1 / `steps` of the way to 70 % sparsity, 5 % by default. The result is the order of removal, so
- * one trajectory gives all levels of a run.
+ * of its block, 3 F for a channel, (2 R + 2) K D for a group and 2 K D for a query head of several, L the mean
+ * next-token cross entropy; [F], [H] and [G] of each layer. A step takes 1 / `steps` of the way to 70 % sparsity, 5 %
+ * by default. The result is the order of removal, so one trajectory gives all levels of a run.
  *
  * Cost: `steps` times about four forward passes over calibration, on a model that becomes smaller (the authors: 112 steps
  * of 2000 sequences of 256 tokens). A second copy of the model is on the device, and the gradients of one layer.

@@ -87,12 +87,7 @@ testOnEngines(
   "removalOrder() is the greedy order by the error of least squares without the units that are gone",
   async () => {
     const rng = createRng(2, "order");
-    for (
-      const { size, weighted } of [{ size: 1, weighted: false }, { size: 1, weighted: true }, {
-        size: 3,
-        weighted: true,
-      }]
-    ) {
+    for (const [size, weighted] of [[1, false], [1, true], [3, true]] as const) {
       const [n, out] = [12, 5];
       const a = second(draw(rng, 20, n), 20, n);
       const w = draw(rng, n, out);
