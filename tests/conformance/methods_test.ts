@@ -46,10 +46,10 @@ const learning: LearningContext = {
 };
 
 /** Fast on a processor: these run every case of a one-shot method and the default options of one that learns. The
- * others run the default options of a one-shot method, and nothing that learns. */
+ * others run the default options of a one-shot method once, and nothing that learns. */
 const FAST: readonly EngineName[] = ["wasm", "tensorflow"];
+const SLOW = ENGINE_NAMES.filter((name) => !FAST.includes(name));
 const isThorough = (method: Method, { name }: Engine) => method.kind === "one-shot" && FAST.includes(name);
-const skippedFor = ({ kind }: Method) => kind === "learned" ? ENGINE_NAMES.filter((name) => !FAST.includes(name)) : [];
 
 /** Statistics by engine and model: what a sweep keeps on disk. Plain arrays, so they may outlive a test. */
 const caches = new Map<string, Map<string, Statistics>>();
@@ -257,8 +257,11 @@ const firstPlans = new Map<string, { engine: string; plan: PrunePlan }>();
 
 for (const method of methods) {
   const { id, needs } = method;
-  const testOn = (title: string, run: (engine: Engine) => Promise<void>) =>
-    testOnEngines(`${id}: ${title}`, run, { except: skippedFor(method) });
+  const testOn = (
+    title: string,
+    run: (engine: Engine) => Promise<void>,
+    except = method.kind === "learned" ? SLOW : [],
+  ) => testOnEngines(`${id}: ${title}`, run, { except });
 
   testOn("sparsity 0 keeps everything and leaves the logits as they are", async (engine) => {
     await forEachCase(method, engine, [0], async (model, given, title) => {
@@ -296,7 +299,7 @@ for (const method of methods) {
     // No statistics are shared: the plan must not depend on who computed them.
     const [one, two] = [await prune(model, { ...given, seed: 3 }), await prune(model, { ...given, seed: 3 })];
     assertSamePlan(`${titleOf(given, "multi-head")}, seed 3`, one.plan, two.plan, ["one run", "another"]);
-  });
+  }, SLOW);
 
   // Rounding errors grow in training, so plans of methods that learn may differ between engines.
   if (method.kind === "one-shot") {
@@ -369,7 +372,7 @@ for (const method of methods) {
           `${id}: an abort at report ${last} of ${all} must stop it. Check context.signal between batches`;
         await assertRejects(() => abortAt(last), DOMException, "abort", message);
       }
-    });
+    }, SLOW);
   }
 
   if (needs.calibration) {
