@@ -39,6 +39,9 @@ export const NO_VALUE = "–";
 /** Distinct values, in their order. */
 export const unique = <T>(values: readonly T[]): T[] => [...new Set(values)];
 
+/** The least and the greatest of numbers, such as `21–23`. */
+export const span = (values: number[]): string => unique([Math.min(...values), Math.max(...values)]).join("–");
+
 /** A text that begins a sentence. */
 export const capitalised = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);
 

@@ -9,7 +9,7 @@ import { budgetsOf, budgetWords, metBudget, MOST_OFF, speedsOf } from "./budget.
 import type { Column } from "./columns.ts";
 import { type ResultTableId, type TableBlock, type TableCell, type TableColumn, textCell } from "./document.ts";
 import { headlineColumns } from "./findings.ts";
-import { count, level, mebibytes, NO_VALUE, operations, percent, seconds, unique, withSpread } from "./format.ts";
+import { count, level, mebibytes, NO_VALUE, operations, percent, seconds, span, unique, withSpread } from "./format.ts";
 import { type Estimate, isDoubtful } from "./estimates.ts";
 import { ALPHA, pairedTest } from "./paired_tests.ts";
 import { hasRuns, isDense, levelWords, type Row, type Section } from "./sections.ts";
@@ -72,10 +72,9 @@ const REMOVED = strip(["realised", "removed, %", "prunable / model", 1], (row) =
 });
 /** Layers, and FFN channels of each; from the least to the most where they differ. */
 const LAYERS = strip(["layers", "layers × FFN", "channels", 7], ({ runs }) => {
-  const range = (values: number[]) => unique([Math.min(...values), Math.max(...values)]).join("–");
   const depths = runs.map(({ size }) => size.layers.length);
   const widths = runs.flatMap(({ size }) => size.layers.map(({ ffnChannels }) => ffnChannels));
-  return textCell(`${range(depths)} × ${range(widths)}`, mean(depths) * mean(widths));
+  return textCell(`${span(depths)} × ${span(widths)}`, mean(depths) * mean(widths));
 });
 const SIZES = [
   LAYERS,

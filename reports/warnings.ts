@@ -6,7 +6,7 @@ import { corpusLabel } from "../core/schema/cell_names.ts";
 import { BUSY_CORES, type DatasetUse, type DoneRecord } from "../core/schema/schema.ts";
 import { counted } from "../core/util/words.ts";
 import { budgetWords, realised } from "./budget.ts";
-import { count, level, listed, percent, unique } from "./format.ts";
+import { count, level, listed, percent, span, unique } from "./format.ts";
 import { type Section } from "./sections.ts";
 import { amountWords, commitWords, trainingAsked, trainingDone } from "./settings.ts";
 import { meanOf } from "./result_tables.ts";
@@ -55,13 +55,13 @@ function residualWords({ pruned }: Section): string[] {
 
 /** Models that lost layers or hidden dimensions, which others of the same size have. */
 function depthWords(section: Section): string[] {
-  return section.pruned.flatMap(({ label, asked, cell, runs: [run] }) => {
-    if (run === undefined) return [];
-    const { size, denseSize } = run;
-    const [layers, all] = [size.layers.length, denseSize.layers.length];
+  return section.pruned.flatMap(({ label, asked, cell, runs }) => {
+    const depths = runs.map(({ size }) => size.layers.length);
+    const all = runs[0]?.denseSize.layers.length ?? 0;
+    const hidden = runs[0]?.size.hidden;
     const lost = [
-      ...layers < all ? [`${layers} of ${all} layers`] : [],
-      ...size.hidden ? [`a hidden size of ${size.hidden.kept} (dense ${size.hidden.of})`] : [],
+      ...Math.min(...depths) < all ? [`${span(depths)} of ${all} layers`] : [],
+      ...hidden ? [`a hidden size of ${hidden.kept} (dense ${hidden.of})`] : [],
     ];
     const where = cell.checkpoint ? "" : ` at target ${level(asked)}`;
     return lost.length === 0 ? [] : [`${label}${where} has ${lost.join(" and ")}.`];

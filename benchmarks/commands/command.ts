@@ -59,8 +59,8 @@ export function choiceOf<T extends string>(flag: string, text: string | undefine
  * @throws the error itself when it is a defect of the program. */
 export function explainEnd(error: unknown): number {
   const { message } = error as Error;
-  if (isDiskFull(error)) console.error(`The disk is full (${message}): free some space, then repeat the command`);
-  else if (isSystemError(error)) console.error(`Cannot use a path (${message}): give another one`);
+  if (isDiskFull(error)) console.error(`The disk is full: ${message}. Free some space, then repeat the command.`);
+  else if (isSystemError(error)) console.error(`Cannot use a path: ${message}. Give another one.`);
   else if ([UsageError, EngineError, NumericError].some((kind) => error instanceof kind)) console.error(message);
   else throw error;
   return isDiskFull(error) || error instanceof NumericError ? 1 : 2;

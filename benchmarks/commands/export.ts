@@ -33,8 +33,6 @@ Flags:
   --pad           pad layers of unequal width with zeros to the widest: same outputs, larger file
   --model PATH    the dense model (default: the path in the record)
 
-Changed weights are rebuilt from the files of the run, on the run's engine.
-
 Exit codes: 0 done, 2 the model cannot be exported`;
 
 /** The record that `cell` names, the folder of its run, and the run's other records.

@@ -14,8 +14,7 @@ Usage: deno task bench merge OUT DIR DIR...
 Runs are refused if model weights, data, engine, arithmetic or training differ. Methods, levels, seeds and measurements
 may differ. A cell in several runs is kept once if its results are equal; otherwise the merge is refused.
 
-\`bench report\`, \`eval\` and \`export\` work on OUT. \`bench eval OUT\` also runs missing combinations of method, level and
-seed.
+\`bench eval OUT\` runs missing combinations of method, level and seed.
 
 Exit codes: 0 done, 2 the runs cannot be merged`;
 

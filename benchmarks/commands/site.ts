@@ -12,9 +12,8 @@ import { runPaths } from "../records/store.ts";
 import { type Command, textFlag } from "./command.ts";
 import { recordsToReport } from "./report.ts";
 
-const HELP =
-  `Writes one page over several runs: filters, charts, a table with paired differences from a baseline, and every
-cell with its commands. The page opens from a file or any web server, and loads no files from elsewhere.
+const HELP = `Writes one page over several runs: filters, charts, paired differences, and the commands of every cell.
+It opens from a file or any web server.
 
 Usage: deno task bench site DIR... --out FOLDER
 

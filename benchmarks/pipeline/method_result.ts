@@ -37,11 +37,11 @@ export async function runMethod(method: Method, context: MethodContext<unknown>)
   return result;
 }
 
-/** The same error with the method's name in its message, where it is of a class that a method throws. */
+/** The same error with the method's name in its message. An abort stays as it is. */
 function named(id: string, error: unknown): unknown {
-  if (!(error instanceof Error) || error.message.includes(`"${id}"`)) return error;
-  const Class = [UsageError, NumericError, RangeError, TypeError].find((one) => error.constructor === one);
-  return Class ? new Class(`Method "${id}": ${error.message}`, { cause: error }) : error;
+  if (!(error instanceof Error) || error instanceof DOMException || error.message.includes(`"${id}"`)) return error;
+  error.message = `Method "${id}": ${error.message}`;
+  return error;
 }
 
 function checkResult(id: string, result: PruneResult, config: DecoderConfig): void {

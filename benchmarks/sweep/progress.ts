@@ -62,9 +62,9 @@ function plainLine(event: SweepEvent, counter: string): string | undefined {
     case "cell-done":
       return `done    ${event.label} in ${formatSeconds(event.seconds)} ${counter}`;
     case "cell-failed":
-      return `failed  ${event.label} (${event.kind}): ${event.message.replace(/\s+/g, " ")}; ${
-        event.phase === undefined ? "" : `${phaseWords(event.phase)}; `
-      }see ${event.log} ${counter}`;
+      return `failed  ${event.label} (${event.kind}${
+        event.phase === undefined ? "" : `, ${phaseWords(event.phase)}`
+      }): ${event.message.replace(/\s+/g, " ")}. Log: ${event.log} ${counter}`;
     case "timing":
       return `timing  ${counted(event.models, "model")}, one at a time`;
     case "cell-timed":

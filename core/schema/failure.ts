@@ -105,14 +105,15 @@ function classOfError(error: unknown, circumstances: Circumstances): Classified 
   if (error instanceof MissingDataError) return { kind: "missing-data", message };
   if (error instanceof UsageError) return { kind: "usage", message };
   if (error instanceof NumericError) {
-    return { kind: "numeric", message: `${message}: remove less, recover the model, or use a lower learning rate` };
+    return { kind: "numeric", message: `${message}: check the scores, remove less, or lower the learning rate` };
   }
   const known = classifyWords(message, circumstances);
   if (known) return known;
   if (error instanceof EngineError) return { kind: "engine", message };
   // The log has the rest.
   const [line = ""] = message.trim().split("\n", 1);
-  return { kind: "error", message: (error instanceof Error ? `${error.name}: ${line}` : line).slice(0, MOST_QUOTED) };
+  const isNamed = error instanceof Error && error.name !== "Error";
+  return { kind: "error", message: (isNamed ? `${error.name}: ${line}` : line).slice(0, MOST_QUOTED) };
 }
 
 const during = (phase: string | undefined) => phase === undefined ? {} : { phase };

@@ -52,11 +52,11 @@ function editDistance(a: string, b: string): number {
   return at(previous, b.length);
 }
 
-/** A {@linkcode UsageError} for an unknown name, with the nearest known one as a suggestion and the whole list. */
+/** A {@linkcode UsageError} for an unknown name, with the nearest known one as a suggestion, or a list of all. */
 export function unknownName(kind: string, name: string, known: readonly string[]): UsageError {
   const nearest = [...known].sort((a, b) => editDistance(name, a) - editDistance(name, b))[0];
-  const hint = nearest !== undefined && editDistance(name, nearest) <= Math.max(2, name.length / 3)
-    ? ` Did you mean "${nearest}"?`
-    : "";
-  return new UsageError(`Unknown ${kind} "${name}".${hint} Known: ${known.join(", ") || "none"}`);
+  const isNear = nearest !== undefined && editDistance(name, nearest) <= Math.max(1, name.length / 3);
+  const hint = isNear ? ` Did you mean "${nearest}"?` : "";
+  const list = isNear && known.length > 20 ? "" : ` Known: ${known.join(", ") || "none"}`;
+  return new UsageError(`Unknown ${kind} "${name}".${hint}${list}`);
 }

@@ -19,7 +19,7 @@ export function describeIssue(
       typeof part === "number" && !Array.isArray(at) ? at : (at as Record<PropertyKey, unknown> | undefined)?.[part],
     values,
   );
-  const current = value === undefined ? "missing" : `current ${JSON.stringify(value)}`;
+  const current = value == undefined ? "missing" : `current ${JSON.stringify(value)}`;
   switch (issue.code) {
     case "unrecognized_keys":
       return unknownName(key ? `key of ${key}` : "key", at(issue.keys, 0), known(issue.path)).message;
@@ -32,7 +32,7 @@ export function describeIssue(
     case "invalid_value":
       return `${key} must be one of ${issue.values.join(", ")}: ${current}`;
     case "invalid_type": {
-      const what = issue.expected === "int" ? "whole number" : issue.expected;
+      const what = { int: "whole number", array: "list" }[issue.expected as string] ?? issue.expected;
       return `${key} must be ${/^[aeio]/.test(what) ? "an" : "a"} ${what}: ${current}`;
     }
     case "invalid_union": {

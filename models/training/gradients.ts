@@ -139,7 +139,7 @@ function lossTerms(sums: ArrayLike<number>, weights: LossWeights, allRows: numbe
   const [crossEntropy, distillation, hidden] = [at(sums, 0) / allRows, at(sums, 1) / allRows, at(sums, 2)];
   const total = weights.crossEntropy * crossEntropy + weights.distillation * weights.temperature ** 2 * distillation +
     weights.hidden * hidden;
-  if (!Number.isFinite(total)) throw new NumericError(`The training loss is ${total}: use a smaller learning rate`);
+  if (!Number.isFinite(total)) throw new NumericError(`The training loss is ${total}`);
   return { total, crossEntropy, distillation, hidden };
 }
 

@@ -105,9 +105,9 @@ Deno.test("bench answers wrong use with one message and exit code 2", async () =
     [["ls"], "Nothing to list given: methods, training, tasks, presets, engines"],
     [["ls", "method"], 'Unknown list "method". Did you mean "methods"?'],
     [["reproduce", ROOT], ": give the file of a record"],
-    [["eval", join(ROOT, "deno.json")], ": give another one"],
-    [["site", join(ROOT, "results/ablations"), "--out", join(ROOT, "deno.json")], ": give another one"],
-    [["report", "x".repeat(300)], ": give another one"],
+    [["eval", join(ROOT, "deno.json")], "Give another one"],
+    [["site", join(ROOT, "results/ablations"), "--out", join(ROOT, "deno.json")], "Give another one"],
+    [["report", "x".repeat(300)], "Give another one"],
   ]);
 });
 
@@ -136,7 +136,7 @@ Deno.test("classifyError() tells usage, numbers, engines and memory apart", () =
   const fault = new WebAssembly.RuntimeError("memory access out of bounds");
   const cases: [error: unknown, kind: string, words: string][] = [
     [new UsageError("a"), "usage", "a"],
-    [new NumericError("a"), "numeric", "a: remove less, recover the model, or use a lower learning rate"],
+    [new NumericError("a"), "numeric", "a: check the scores, remove less, or lower the learning rate"],
     [new EngineError("a"), "engine", "a"],
     [new MissingDataError("a"), "missing-data", "a"],
     [new TypeError("a"), "error", "TypeError: a"],
@@ -237,7 +237,7 @@ Deno.test("createProgress() prints one plain line per event where there is no te
     "start   flap 25 %",
     "done    flap 25 % in 1 min 05 s [2/3]",
     "start   flap 50 %",
-    "failed  flap 50 % (crash): gone for good; during learning, step 41 of 60; see results/x/logs/b.log [3/3]",
+    "failed  flap 50 % (crash, during learning, step 41 of 60): gone for good. Log: results/x/logs/b.log [3/3]",
     "1 cell done, 1 failed, 1 finished earlier in 1 min 10 s",
     "",
   ]);

@@ -147,7 +147,7 @@ Deno.test("one item may stand for a list in a file, and in what a script gives",
   const message = (text: string) => assertThrows(() => fromYaml(text), UsageError).message;
   const wanted = "a.yaml:2:11: sparsity[0] must be less than 1: current 1.5";
   assertEquals(message("methods: flap\nsparsity: 1.5\nout: x\n"), wanted);
-  assertStringIncludes(message("methods: flap\nsparsity:\nout: x\n"), "sparsity must be an array: current null");
+  assertStringIncludes(message("methods: flap\nsparsity:\nout: x\n"), "sparsity must be a list: missing");
   assertStringIncludes(message(`${MINIMAL}perplexity: {corpus: c4, window: 3}\n`), "Known: corpus, split");
   for (const io of ["input", "output"] as const) {
     const { properties } = z.toJSONSchema(runConfigSchema, { io });

@@ -41,9 +41,9 @@ Deno.test("runMethod() names the method and the layer of what is undefined or do
   const cases: [returned: unknown, message: string][] = [
     [undefined, "plan must be an object: missing"],
     [{}, "plan must be an object: missing"],
-    [{ plan: {} }, "plan.layers must be an array: missing"],
+    [{ plan: {} }, "plan.layers must be a list: missing"],
     [{ plan: { layers: [layer, undefined, layer] } }, "plan.layers[1] must be an object: missing"],
-    [{ plan: { layers: [{ ...layer, ffnChannels: undefined }] } }, "layers[0].ffnChannels must be an array: missing"],
+    [{ plan: { layers: [{ ...layer, ffnChannels: undefined }] } }, "layers[0].ffnChannels must be a list: missing"],
     [{ plan: { layers: [layer, { ...layer, ffnChannels: [0, NaN] }] } }, "layers[1].ffnChannels[1] must be a number"],
     [{ plan: { layers: [layer, { ...layer, ffnChannels: [0.5] }, layer] } }, "channels of layer 1 must be integers"],
     [{ plan: { layers: [layer] } }, "returned a plan that does not fit the model"],
