@@ -117,7 +117,7 @@ export function openModel(path: string, known?: KnownHash): Promise<OpenedModel>
       throw new UsageError(
         isTiny
           ? "The bundled model is missing: check out the folder models/tiny of the repository"
-          : `${path}: there is no such model; must be a Hugging Face folder, a .gguf file, or "tiny"`,
+          : `${path}: there is no such model; must be "tiny", a .gguf file or a folder, as \`hf download\` writes it`,
       );
     }
     if (kind !== "folder" && path.endsWith(".safetensors")) {

@@ -136,9 +136,9 @@ export function clearSign({ p, lead, seeds }: Comparison): -1 | 0 | 1 {
 export function changeWords({ kind, higherIsBetter }: Column, { lead: { value, low, high } }: Comparison): string {
   const sign = higherIsBetter ? 1 : -1;
   const change = (lead: number) => {
-    if (!Number.isFinite(lead)) return "unknown";
     const value = kind === "perplexity" ? 100 * Math.expm1(sign * lead) : 100 * sign * lead;
-    return `${value > 0 ? "+" : ""}${value.toFixed(Math.abs(value) < 100 ? 2 : 0)}`.replace(/^-(?=0\.00$)/, "");
+    const text = `${value > 0 ? "+" : ""}${value.toFixed(Math.abs(value) < 100 ? 2 : 0)}`;
+    return text.replace(/^-(?=0\.00$)/, "").replace("Infinity", "∞");
   };
   const interval = [change(low), change(high)];
   if (sign < 0) interval.reverse();

@@ -45,7 +45,7 @@ function writeLmEval(out: string, record: DoneRecord, samples: CellSamples): voi
     writeLmEvalFiles(runPaths(out).lmEval, record, samples);
   } catch (error) {
     if (!isDiskFull(error)) throw error;
-    report(`the files for lm-evaluation-harness's readers could not be written: ${(error as Error).message}`);
+    console.error(`Cannot write the files of lm-evaluation-harness: ${(error as Error).message}`);
   }
 }
 

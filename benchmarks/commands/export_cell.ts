@@ -141,7 +141,7 @@ export async function exportCell(options: ExportOptions): Promise<string[]> {
     const padded = source !== measured;
     const isRounded = type !== "F32" && type !== halfType(record, format);
     const remarks = [
-      ...isRounded ? [`The weights are rounded to ${type}: the numbers were measured before`] : [],
+      ...isRounded ? [`The weights are rounded to ${type}, after the run measured its numbers`] : [],
       ...formatRemarks(source, format, type),
     ];
     const card = modelCard({

@@ -9,8 +9,7 @@ const HELP = `Times models alternately in our engine and in llama.cpp, with the 
 
 Usage: deno task bench throughput DIR --engine llama.cpp [FLAGS]
 
-The dense and pruned cells of a run are timed on the run's engine. Both programs use the CPU and hold the dense model
-and one other at a time. Cells with layers of unequal width are left out.
+Both programs use the CPU. Cells with layers of unequal width are left out.
 
 Flags:
   --engine NAME        llama.cpp, through node-llama-cpp, which is downloaded on first use

@@ -89,7 +89,9 @@ export function readJsonRange(
     throw new FileFormatError(file.path, `${what} ${problem}`);
   };
   const longest = Math.min(file.sizeBytes - offset, MAX_JSON_BYTES);
-  if (end - offset > longest) fail(`has ${end - offset} bytes: at most ${longest} accepted`);
+  if (end - offset > longest) {
+    fail(`has ${end - offset} bytes: at most ${longest} accepted. It may be a Git LFS pointer.`);
+  }
   const bytes = new Uint8Array(end - offset);
   file.readInto(offset, bytes);
   let value: unknown;

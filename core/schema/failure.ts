@@ -135,7 +135,7 @@ export function timeoutFailure(limitS: number, phase?: string): Failure {
 /** The lines of a process's output without phases and stack frames. */
 export const spoken = (stderr: string): string[] =>
   stderr.split("\n").map((line) => line.trim())
-    .filter((line) => line !== "" && !/^(at |\d{4}-\d\d-\d\dT[\d:.]+Z )/.test(line));
+    .filter((line) => line !== "" && !/^(at |code: |\d{4}-\d\d-\d\dT[\d:.]+Z )/.test(line));
 
 /** The class and the message of a process that ended without a record; `stderr` is the end of its output, `phase` its
  * last phase. */
