@@ -12,12 +12,7 @@ export const winogrande: Task = defineTask({
   licence: "CC-BY (not stated on the data card)",
   hub: { repo: "allenai/winogrande", config: "winogrande_xl" },
   split: "validation",
-  record: z.looseObject({
-    sentence: z.string(),
-    option1: z.string(),
-    option2: z.string(),
-    answer: z.enum(["1", "2"]),
-  }),
+  record: z.looseObject({ sentence: z.string(), option1: z.string(), option2: z.string(), answer: z.enum(["1", "2"]) }),
   toExample: ({ sentence, option1, option2, answer }) => {
     const blank = sentence.indexOf("_");
     if (blank < 0) throw new RangeError(`sentence has no blank "_": current "${sentence}"`);

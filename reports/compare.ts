@@ -173,6 +173,7 @@ function cellText(result: Tested | undefined): string {
   const { pair: { column, a, b }, test } = result;
   const words = verdictWords(test);
   if (test.test === "identical") return words;
-  const less = test.lead.value > 0 && removedLess(b, a) ? ", but removed less" : "";
+  const [ahead, behind] = test.lead.value > 0 ? [b, a] : [a, b];
+  const less = removedLess(ahead, behind) ? `, but ${ahead === b ? "" : `${a.label} `}removed less` : "";
   return `${changeWords(column, test)}, ${pValue(test)}, ${words}${less}`;
 }

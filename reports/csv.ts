@@ -127,7 +127,7 @@ export function toCsv(document: ReportDocument): string {
 /** One line per finished row and seed, with the value of each column. */
 export function toSeedCsv(document: ReportDocument): string {
   const sections = document.sections.map(({ results }) => results);
-  const measured = measuredColumns(sections).filter(({ slug }) => !slug.endsWith("_speed_up"));
+  const measured = measuredColumns(sections).filter(({ hasInterval }) => !hasInterval);
   return table(sections.flatMap((section) =>
     section.rows.flatMap((row) => {
       const { model, engine, method, label, options, asked_sparsity } = head(row, section);

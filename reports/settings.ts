@@ -131,7 +131,11 @@ function lossWords({ cell: { training } }: Subject): string {
   return terms.filter(([weight]) => weight > 0).map(([weight, name]) => `${number(weight)} ${name}`).join(" + ");
 }
 
-function calibrationWords({ cell: { calibration: { sequences, tokens, corpus, draw } } }: Subject): string {
+/** Empty where a model finished and read no calibration text. */
+function calibrationWords(
+  { cell: { calibration: { sequences, tokens, corpus, draw } }, runs: [run] }: Subject,
+): string {
+  if (run?.calibrationData === null) return "";
   const places = draw === "distinct-rows" ? ", one window per record" : "";
   return `${sequences} × ${tokens} tokens of ${corpusLabel(corpus)}${places}`;
 }

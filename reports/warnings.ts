@@ -107,18 +107,21 @@ function tokenWords(section: Section): string[] {
   });
 }
 
+/** The first and the last line of a data set in its file. */
+const linesOf = ({ source }: DatasetUse) => /, lines (\d+)-(\d+)$/.exec(source)?.slice(1).map(Number) ?? [0, Infinity];
+
+/** Whether two data sets share text: splits have several names, and may be cut from one file. */
+function overlap(a: DatasetUse, b: DatasetUse): boolean {
+  const [[from = 0, to = 0], [first = 0, last = 0]] = [linesOf(a), linesOf(b)];
+  return a.sha256 === b.sha256 && from <= last && first <= to;
+}
+
 /** Text that was calibrated or trained on and scored as well. */
-function seenWords(section: Section): string[] {
-  const { runs } = section;
-  const of = ({ sha256, split }: DatasetUse) => `${split} ${sha256}`;
-  const read = new Set(
-    runs.flatMap(({ calibrationData, trainingData }) =>
-      [calibrationData, trainingData].flatMap((use) => use ? [of(use)] : [])
-    ),
-  );
+function seenWords({ runs }: Section): string[] {
+  const read = runs.flatMap(({ calibrationData, trainingData }) => [calibrationData ?? [], trainingData ?? []].flat());
+  const scored = runs.flatMap(({ perplexity }) => perplexity);
   const seen = unique(
-    runs.flatMap(({ perplexity }) => perplexity.filter(({ dataset }) => read.has(of(dataset))))
-      .map(({ corpus }) => corpusLabel(corpus)),
+    scored.filter(({ dataset }) => read.some((use) => overlap(use, dataset))).map(({ corpus }) => corpusLabel(corpus)),
   );
   if (seen.length === 0) return [];
   return [

@@ -4,8 +4,7 @@
  */
 import { join } from "node:path";
 import { currentEngine } from "../../core/engine/engine.ts";
-import { sha256OfJson } from "../../core/util/canonical_json.ts";
-import { type DoneRecord, type LatencyTable, pruningOf } from "../../core/schema/schema.ts";
+import type { DoneRecord, LatencyTable } from "../../core/schema/schema.ts";
 import { getMethod } from "../../methods/mod.ts";
 import { uploadModel } from "../../models/device.ts";
 import { layerTimes, resourceOf } from "../../models/latency.ts";
@@ -56,7 +55,7 @@ export async function loadDense(
 
 /** The model that a cell asks for; `dense` itself where nothing is pruned. */
 export async function makeModel(
-  job: Pick<CellJob, "cell" | "out" | "data" | "latency">,
+  job: Pick<CellJob, "id" | "cell" | "out" | "data" | "latency">,
   dense: LoadedModel,
   host: StepOptions,
   clock: PhaseClock,
@@ -77,7 +76,7 @@ export async function makeModel(
 }
 
 async function prunedModel(
-  { cell, out, data, latency }: Pick<CellJob, "cell" | "out" | "data" | "latency">,
+  { id, cell, out, data, latency }: Pick<CellJob, "id" | "cell" | "out" | "data" | "latency">,
   dense: LoadedModel,
   { report = () => {}, signal }: StepOptions,
   clock: PhaseClock,
@@ -105,12 +104,8 @@ async function prunedModel(
   const step = {
     seed,
     training,
-    // A folder of its own, so that a stopped cell can resume.
-    snapshots: {
-      folder: join(folder, `training-${sha256OfJson(pruningOf(cell)).slice(0, 16)}`),
-      everySteps: SNAPSHOT_STEPS,
-      keepsLast: true,
-    },
+    // A folder of its own, so that a stopped cell can resume. The id names all contents of files that the cell reads.
+    snapshots: { folder: join(folder, `training-${id}`), everySteps: SNAPSHOT_STEPS, keepsLast: true },
     signal,
     remember: createCache(folder, calibrated, waiting),
   };

@@ -112,11 +112,12 @@ function joinedConfig(sources: readonly Source[], out: string): RunConfig {
   return { ...configs[0], ...Object.fromEntries(lists), out };
 }
 
-/** The cells of all runs by id, each as it asks for most. */
-function joinedCells(sources: readonly Source[]): Source["cells"] {
+/** The cells of all runs by id, each as it asks for most. All name `model`: reports put models of several paths apart. */
+function joinedCells(sources: readonly Source[], model: string): Source["cells"] {
   const asks = ({ cell: { perplexity, tasks } }: Source["cells"][number]) => perplexity.length + tasks.length;
   const byId = Map.groupBy(sources.flatMap(({ cells }) => cells), ({ id }) => id);
-  return [...byId.values()].flatMap((own) => own.toSorted((a, b) => asks(b) - asks(a)).slice(0, 1));
+  return [...byId.values()].flatMap((own) => own.toSorted((a, b) => asks(b) - asks(a)).slice(0, 1))
+    .map(({ id, cell }) => ({ id, cell: { ...cell, model } }));
 }
 
 /** Copies a file or folder; nothing where there is none. */
@@ -169,7 +170,7 @@ export function mergeRuns(out: string, dirs: readonly string[]): { records: numb
       data: Object.assign({}, ...sources.map(({ run }) => run.fingerprint.data)),
     },
     startedIn: relative(resolve(out), startOf(first.dir)) || ".",
-    cells: joinedCells(sources),
+    cells: joinedCells(sources, first.run.config.model),
     taskGroups: [...new Map(groups.map((group) => [group.group, group])).values()],
   };
   writeFolderWhole(out, (folder) => {

@@ -290,12 +290,7 @@ for (const method of methods) {
 
   testOn("the same seed gives the same plan", async () => {
     using model = await onDevice(toySource({ layers: layersOf(MULTI_HEAD) }));
-    const given: Case = {
-      method,
-      options: at(optionVariants(method), 0),
-      units: ["ffn", "kv-groups"],
-      sparsity: 0.5,
-    };
+    const given: Case = { method, options: at(optionVariants(method), 0), units: ["ffn", "kv-groups"], sparsity: 0.5 };
     // No statistics are shared: the plan must not depend on who computed them.
     const [one, two] = [await prune(model, { ...given, seed: 3 }), await prune(model, { ...given, seed: 3 })];
     assertSamePlan(`${titleOf(given, "multi-head")}, seed 3`, one.plan, two.plan, ["one run", "another"]);

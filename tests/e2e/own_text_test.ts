@@ -65,3 +65,15 @@ folderTest("--calibration self samples one text for every method, and trains on 
   const again = await records(join(root, "b"), "--methods", "wanda-sp", ...flags);
   assertEquals(again.find(({ cell }) => cell.method)?.calibrationData?.sha256, hashes[0]?.[0]);
 });
+
+folderTest("a cell goes on from no adapters that were trained with other calibration text", async (root) => {
+  const path = join(root, "own.jsonl");
+  const flags = "--methods wanda-sp --recover lora --training steps=2,tokens=32,corpus=tiny-world --tasks tiny-facts";
+  const rebuilt = async (split: string, out: string) => {
+    Deno.copyFileSync(join(TINY, `${split}.jsonl`), path);
+    const cells = await records(join(root, out), ...flags.split(" "), "--calibration", `file:${path}:4:32`);
+    return known(take(cells, 2)[1].rebuild).sha256;
+  };
+  await rebuilt("test", "a");
+  assertEquals(await rebuilt("calibration", "a"), await rebuilt("calibration", "b"));
+});

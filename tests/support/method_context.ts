@@ -64,10 +64,7 @@ export function learningOptions({ recover = "lora", ...given }: Partial<StudentO
 }
 
 /** The model that a method's result makes. */
-export async function modelOf(
-  dense: DecoderModel,
-  { plan, replaced, trained }: PruneResult,
-): Promise<DecoderModel> {
+export async function modelOf(dense: DecoderModel, { plan, replaced, trained }: PruneResult): Promise<DecoderModel> {
   const model = await pruneModel(dense, plan, replaced);
   if (trained) foldParts(model, trained);
   return model;

@@ -58,11 +58,8 @@ Deno.test("parseFlags() reads the flags of tasks", () => {
   assertEquals([plain.numFewshot, plain.logSamples], [0, false]);
   assertThrows(() => fromFlags(...flags, "--num-fewshot", ""), UsageError, "--num-fewshot needs a value: N");
   assertThrows(() => fromFlags(...flags, "--num-fewshot=-1"), UsageError, "numFewshot must be at least 0: current -1");
-  const { message } = assertThrows(
-    () => fromFlags(...flags, "--training", "distillation=-1"),
-    UsageError,
-    "at least 0",
-  );
+  const negative = [...flags, "--training", "distillation=-1"];
+  const { message } = assertThrows(() => fromFlags(...negative), UsageError, "at least 0");
   assertEquals(message.includes("\n"), false);
 });
 

@@ -124,15 +124,12 @@ Deno.test("resolveTarget() finds the widest layers of a budget in any resource, 
 Deno.test("resolveTarget() names the largest sparsity of a budget in time, and meets it", () => {
   const resource = resourceOf("decode-ms", tableOf(configOf(5), kinked));
   for (const asked of [{ units: ["ffn"] as const }, { units: ["ffn", "layers"] as const }]) {
+    const resolve = (sparsity: number) => resolveTarget(configOf(5), { ...asked, resource, sparsity });
     const words = "Sparsity 0.999 of the milliseconds of decoding cannot be reached";
-    const error = assertThrows(
-      () => resolveTarget(configOf(5), { ...asked, resource, sparsity: 0.999 }),
-      UsageError,
-      words,
-    );
-    const sparsity = Number(error.message.match(/largest is ([\d.]+)/)![1]);
-    assertEquals(at(resolveTarget(configOf(5), { ...asked, resource, sparsity }).uniform, 0).ffnChannels, 1);
-    assertThrows(() => resolveTarget(configOf(5), { ...asked, resource, sparsity: sparsity + 0.001 }), UsageError);
+    const { message } = assertThrows(() => resolve(0.999), UsageError, words);
+    const sparsity = Number(message.match(/largest is ([\d.]+)/)![1]);
+    assertEquals(at(resolve(sparsity).uniform, 0).ffnChannels, 1);
+    assertThrows(() => resolve(sparsity + 0.001), UsageError);
   }
   const rounded = { units: ["layers"] as const, resource: { ...resource, ofLayer: () => 0.7 } };
   const gone = [0.1, 0.3, 0.6].map((sparsity) => resolveTarget(configOf(30), { ...rounded, sparsity }).dropLayers);

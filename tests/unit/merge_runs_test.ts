@@ -34,7 +34,13 @@ function writeRun(
 ): string {
   Deno.mkdirSync(out, { recursive: true });
   const cells = records.map(({ id, cell }) => ({ id, cell }));
-  const parsed = runConfigSchema.parse({ methods: { id: "flap" }, sparsity: 0.2, ...config, out });
+  const parsed = runConfigSchema.parse({
+    model: dense.cell.model,
+    methods: { id: "flap" },
+    sparsity: 0.2,
+    ...config,
+    out,
+  });
   writeRunFile({ config: parsed, engine, fingerprint, cells });
   for (const record of records) writeRecord(out, record);
   return out;
@@ -45,7 +51,9 @@ folderTest("mergeRuns() joins the cells of runs, which reports then read as one 
   const elsewhere = { ...dense, seconds: 1, environment: { ...dense.environment, cpu: "Other CPU" } };
   const a = writeRun(join(folder, "a"), [dense, flap]);
   const failed = failedRecord({ method: "random", sparsity: 0.5 });
-  const b = writeRun(join(folder, "b"), [elsewhere, random], { methods: { id: "random" }, sparsity: 0.5 });
+  const model = "b.gguf";
+  const there = [elsewhere, random].map((record) => ({ ...record, cell: { ...record.cell, model } }));
+  const b = writeRun(join(folder, "b"), there, { model, methods: { id: "random" }, sparsity: 0.5 });
   const c = writeRun(join(folder, "c"), [{ ...failed, id: random.id, cell: random.cell }]);
   Deno.mkdirSync(join(runPaths(b).lmEval, `random-0.5-s0-${random.id}`.replace(/["<>:/|\\?*[\]]+/g, "__")), {
     recursive: true,
@@ -55,7 +63,7 @@ folderTest("mergeRuns() joins the cells of runs, which reports then read as one 
   const merged = new Map(recordsToReport(out).map((record) => [record.id, record]));
   assertEquals(merged.get(dense.id), dense);
   assertEquals(merged.get(flap.id), flap);
-  assertEquals(merged.get(random.id)?.state, "done");
+  assertEquals(merged.get(random.id), random);
   const run = readRunFile(out)!;
   assertEquals(run.config.methods.map(({ id }) => id), ["flap", "random"]);
   assertEquals(run.config.sparsity, [0.2, 0.5]);

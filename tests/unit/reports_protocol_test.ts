@@ -149,9 +149,8 @@ Deno.test("compareRuns() says first which settings differ, and its intervals and
   const rows = lines.flatMap((line) => {
     const [, low, high, relation, p] = /\[(-?[\d.]+|\+[\d.]+), ([+-]?[\d.]+)\\?\].*p\u00a0(=|&lt;)\u00a0([\d.]+)/
       .exec(line.replaceAll("\\[", "[")) ?? [];
-    return low === undefined
-      ? []
-      : [{ low: Number(low), high: Number(high), small: relation !== "=" || Number(p) < 0.05 }];
+    const small = relation !== "=" || Number(p) < 0.05;
+    return low === undefined ? [] : [{ low: Number(low), high: Number(high), small }];
   });
   assert(rows.length >= 4);
   for (const { low, high, small } of rows) assertEquals(low > 0 || high < 0, small);
@@ -176,10 +175,8 @@ Deno.test("isDoubtful() marks speed-ups within their error of 1, which are not h
     return { doubts: doubts(section), shown: at(lines, 0).findings[topics.indexOf("Speed-up over dense")]!.value };
   };
   const dense = timed(null, 100, 1);
-  assertEquals(marks(dense, timed("flap", 130, 1), timed("random", 131, 1)), {
-    doubts: [],
-    shown: "pp512 1.30 to 1.31 ×",
-  });
+  const clear = { doubts: [], shown: "pp512 1.30 to 1.31 ×" };
+  assertEquals(marks(dense, timed("flap", 130, 1), timed("random", 131, 1)), clear);
   assertEquals(marks(dense, timed("flap", 103, 4)), { doubts: ["flap"], shown: "pp512: not measured well enough" });
   const markdown = toMarkdown(reportOf([dense, timed("flap", 103, 4)], "Run"));
   assertMatch(markdown, /1\.03 ± 0\.04\u00a0\?/);
@@ -229,10 +226,8 @@ Deno.test("speed-ups that cannot be relied upon are marked, or warned of", () =>
   assertEquals(doubts(sectionOf(alternated([-0.35, 0, 0.35].map((log) => 4 * Math.exp(log))))), ["flap"]);
   const uneven = alternated([1.5, 1.5, 1.51]);
   uneven[0]!.throughput[0]!.samplesMs = [90, 91, 92];
-  assertStringIncludes(
-    warnings(sectionOf(uneven)).join(),
-    "pp512: the dense model's speed-up over itself is 1.10, not 1.",
-  );
+  const words = "pp512: the dense model's speed-up over itself is 1.10, not 1.";
+  assertStringIncludes(warnings(sectionOf(uneven)).join(), words);
   assertEquals(doubts(sectionOf(alternated([1.5, 1.5, 1.51]))), []);
 });
 

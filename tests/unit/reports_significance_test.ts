@@ -161,7 +161,8 @@ Deno.test("a budget in time shows what each method would need for the dense accu
   };
   const levels = (
     method: string,
-    ...[first, second]: [number, number]
+    first: number,
+    second: number,
   ) => [timed(method, 1.25, first), timed(method, 1.75, second)];
   const text = toMarkdown(
     reportOf([timed(null, 1, 0), ...levels("random", 10, 10), ...levels("flap", 0, 10), ...levels("obs", 0, 0)], "Run"),

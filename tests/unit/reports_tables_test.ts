@@ -63,7 +63,10 @@ Deno.test("toCsv() parses back, quotes what needs it and keeps full precision", 
 
 Deno.test("toSeedCsv() has a line for every finished cell, with its own numbers", () => {
   const records = sweepRecords().filter((record) => record.state === "done");
-  const [header = [], ...lines] = parseCsv(toSeedCsv(report(sweepRecords())));
+  // Two set-ups of one name: columns of their speed-ups end in numbers.
+  for (const { throughput } of records) throughput.push(...throughput.map((own) => ({ ...own, threads: 7 })));
+  const [header = [], ...lines] = parseCsv(toSeedCsv(report(records)));
+  assertEquals(header.filter((name) => name.includes("speed_up")), []);
   const [id, seed, value] = ["cell", "seed", "wikitext2_a1024_n40"].map((name) => header.indexOf(name));
   const found = new Map(lines.map((line) => [line[id!], [Number(line[seed!]), Number(line[value!])]]));
   assertEquals(found, new Map(records.map((own) => [own.id, [own.cell.seed, at(own.perplexity, 0).perplexity]])));
@@ -143,8 +146,14 @@ Deno.test("warnings() names text that was scored and calibrated or trained on", 
   const words = (dataset: DatasetUse) =>
     warnings(sectionOf([{ ...record, calibrationData: dataset }])).filter((text) => text.includes("scored here"));
   assertMatch(words(scored.dataset).join(), /text that is scored here: wikitext2\./);
-  assertEquals(words({ ...scored.dataset, split: "another" }), []);
+  assertEquals(words({ ...scored.dataset, split: "calibration" }).length, 1);
   assertEquals(words({ ...scored.dataset, sha256: "0".repeat(64) }), []);
+  const { source } = scored.dataset;
+  scored.dataset.source += ", lines 10-20";
+  const found = ["", ", lines 1-10", ", lines 1-9"].map((lines) =>
+    words({ ...scored.dataset, source: source + lines })
+  );
+  assertEquals(found.map(({ length }) => length), [1, 1, 0]);
 });
 
 Deno.test("warnings() says what limits the comparison", () => {
@@ -188,11 +197,13 @@ Deno.test("reports of nothing but failures, or of the dense model alone, are wri
   }
 });
 
-Deno.test("protocol() names the file that a method comes from, and its hash", () => {
+Deno.test("protocol() names the file that a method comes from, and its hash, and calibration text only if it was read", () => {
   const record = doneRecord({ method: "mine", sparsity: 0.2, damage: 0.5 });
   record.cell.methodFile = { path: "/home/me/mine.ts", sha256: "ab".repeat(32), imports: [] };
-  const facts = protocol(sectionOf([record]));
-  assertEquals(facts.find(({ name }) => name === "method file")?.text, "mine.ts, sha256 abababababab");
+  const facts = protocol(sectionOf([{ ...record, calibrationData: null }]));
+  const textOf = (name: string) => facts.find((fact) => fact.name === name)?.text;
+  assertEquals(textOf("method file"), "mine.ts, sha256 abababababab");
+  assertEquals(textOf("calibration"), undefined);
 });
 
 Deno.test("a budget in time shows what was measured, and marks what is more than 5 % off", () => {

@@ -47,7 +47,7 @@ function tableColumns(list) {
   const plain = (id, title, detail, text, sort) => ({ id, title, detail, text, sort });
   const asked = (row) => row.methodId === null ? NO_VALUE : level(row.asked);
   return [
-    ...state.group === "level" ? [] : [plain("asked", "target", "of prunable", asked, (row) => row.asked)],
+    ...state.group === "level" ? [] : [plain("asked", "target", "of the budget", asked, (row) => row.asked)],
     ...columnsOf(list).flatMap(ofColumn),
     plain("removed", "removed", "% of prunable", ({ size }) => percent(size.removed), ({ size }) => size.removed),
     plain(
