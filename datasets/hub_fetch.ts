@@ -53,7 +53,7 @@ function explain(repo: string, endpoint: string, error: unknown): Error {
     }
     return new UsageError(`${endpoint} answered ${statusCode} for "${repo}": ${error.message}`);
   }
-  return new UsageError(`"${repo}" cannot be fetched from ${endpoint}: ${(error as Error).message}`);
+  return new UsageError(`"${repo}" cannot be fetched from ${endpoint} (HF_ENDPOINT): ${(error as Error).message}`);
 }
 
 /** Files of the repository at `commit`; with a configuration those of its folder, if there is one. */

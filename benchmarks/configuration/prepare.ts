@@ -155,7 +155,7 @@ async function chooseEngine(
   const { name: engine, note: why, gpus } = probe;
   if (why?.includes("is not set up")) {
     note(`The native engine is not set up, so the slower "${engine}" runs: \`${SETUP_COMMAND}\` sets it up`);
-  } else if (why !== undefined) note(`Engine "${engine}": ${why}`);
+  } else if (why !== undefined) note(`Chosen engine: ${engine} (${why})`);
   if (elsewhere) return { probe, ...device !== undefined && { device } };
   if (gpus) checkGpus(jobs, gpus.length);
   const used = gpus ? "cuda" : device;

@@ -187,7 +187,8 @@ function specOf(points, x, y, width) {
     description: `${y.title} against ${x.title}: ${points.length} points. The table has the same numbers.`,
     background: null,
     width: width - 26,
-    height: narrow ? 460 : 440,
+    // Below the plot or beside it, the legend has 18 pixels for each name.
+    height: narrow ? 360 + 18 * (names.length + kinds.length) : Math.max(440, 60 + 18 * (names.length + kinds.length)),
     autosize: { type: "fit", contains: "padding" },
     data: { values: shown(points) },
     layer: layers,
@@ -212,10 +213,10 @@ function specOf(points, x, y, width) {
           titleColor: ink.muted,
           titleFontWeight: "normal",
           labelFontSize: 12,
-          labelLimit: narrow ? (width - 76) / 2 - 36 : 250,
+          labelLimit: narrow ? width - 100 : 250,
           symbolLimit: 40,
         },
-        ...narrow && { orient: "bottom", columns: 2, layout: { bottom: { anchor: "start", direction: "vertical" } } },
+        ...narrow && { orient: "bottom", columns: 1, layout: { bottom: { anchor: "start", direction: "vertical" } } },
       },
     },
   };
