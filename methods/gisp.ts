@@ -67,8 +67,8 @@ const DEPTH = 0.7;
 /** The place of every unit in the order of removal, in steps: the first to go has the lowest. */
 function removalPlaces(context: MethodContext<Options>): Promise<LayerScores[]> {
   const { model, model: { config }, target, options: { uniform, steps }, report, signal } = context;
-  const { units, resource } = target;
-  const key = `gisp, ${steps} steps, ${uniform ? "uniform" : "global"}, ${units.join(", ")}, ${resource.name}`;
+  const asked = [target.units.join(", "), target.resource.name, target.whole];
+  const key = `gisp, ${steps} steps, ${uniform ? "uniform" : "global"}, ${asked.join(", ")}`;
   return rememberLayers(context as MethodContext<unknown>, key, async () => {
     const places = config.layers.map((shape) => layerScores((type) => new Float64Array(unitCount(shape, type))));
     const depth = Math.min(DEPTH, 0.95 * largestSparsity(config, { ...target, ffnMultiple: 1 }));

@@ -45,16 +45,19 @@ function agreement(a: Row, b: Row): number {
 }
 
 /** Pairs rows of one model, method and level; where a method has several variants, those with the most equal settings.
- * No row is in two pairs. */
+ * Engine and arithmetic decide between equals. No row is in two pairs. */
 export function pairRows(sectionsA: readonly Section[], sectionsB: readonly Section[]): RowPair[] {
   const others = finished(sectionsB);
   const possible = finished(sectionsA).flatMap(({ section, row: a }) =>
     others.filter(({ section: other, row: b }) =>
       a.methodId === b.methodId && a.asked === b.asked && isSameModel(section, other)
-    ).map(({ row: b }) => ({ section, a, b, score: a.key === b.key ? Infinity : agreement(a, b) }))
+    ).map(({ section: other, row: b }) => {
+      const place = Number(placeWords(section) === placeWords(other));
+      return { section, a, b, score: place + (a.key === b.key ? 1e6 : agreement(a, b)) };
+    })
   );
   const taken = new Set<Row>();
-  const chosen = possible.toSorted((x, y) => x.score === y.score ? 0 : y.score - x.score).filter(({ a, b }) => {
+  const chosen = possible.toSorted((x, y) => y.score - x.score).filter(({ a, b }) => {
     if (taken.has(a) || taken.has(b)) return false;
     taken.add(a).add(b);
     return true;

@@ -44,10 +44,7 @@ export function environmentsWith(
 export function harnessCommit(): string | null {
   const git = (...args: string[]): string | null => {
     try {
-      const { success, stdout } = new Deno.Command("git", {
-        args: ["-C", ROOT, ...args],
-        stderr: "null",
-      }).outputSync();
+      const { success, stdout } = new Deno.Command("git", { args: ["-C", ROOT, ...args], stderr: "null" }).outputSync();
       return success ? new TextDecoder().decode(stdout).trim() : null;
     } catch {
       return null;

@@ -97,8 +97,8 @@ Deno.test("estimateRun() counts a step of training as two passes of the student 
 Deno.test("estimateRun() refuses what a run refuses", async () => {
   await assertRejects(() => estimateOf({ sparsity: [0.999] }), UsageError, "cannot be reached");
   await assertRejects(() => estimateOf({ tasks: ["piqa"], data: "/nowhere" }), UsageError, "piqa");
-  const message = "positions";
-  await assertRejects(() => estimateOf({ calibration: { corpus: "tiny-world", tokens: 4096 } }), UsageError, message);
+  const calibration = { corpus: "tiny-world", tokens: 4096 };
+  await assertRejects(() => estimateOf({ calibration }), UsageError, "positions");
 });
 
 Deno.test("bytes of batches are those of their tensors", () => {
