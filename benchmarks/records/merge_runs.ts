@@ -31,8 +31,7 @@ interface Source {
 function readSource(dir: string): Source {
   const run = readRunFile(dir);
   if (run === undefined) throw new UsageError(`"${dir}" holds no run: it has no run.json`);
-  const { records, problems } = readRecords(dir);
-  const [damaged] = problems;
+  const { records, problems: [damaged] } = readRecords(dir);
   if (damaged) throw new UsageError(`Cannot merge "${dir}": ${damaged.message}`);
   const cells = run.cells ?? records.map(({ id, cell }) => ({ id, cell }));
   const asked = new Set(cells.map(({ id }) => id));
@@ -87,10 +86,12 @@ interface Found {
   record: CellRecord;
 }
 
-/** The record to keep for a cell: a finished one of the first run that has it.
+const timesOf = ({ record }: Found): number => record.state === "done" ? record.throughput.length : 0;
+
+/** The record to keep for a cell: a finished one of the first run that has it, with times if one has any.
  * @throws {UsageError} when two finished ones differ. */
 function chosen(found: readonly Found[]): Found[] {
-  const done = found.filter(({ record }) => record.state === "done");
+  const done = found.filter(({ record }) => record.state === "done").toSorted((a, b) => timesOf(b) - timesOf(a));
   const [first, ...others] = done.length > 0 ? done : found.slice(0, 1);
   if (first === undefined) return [];
   const other = others.find(({ record }) => resultsOf(record) !== resultsOf(first.record));

@@ -92,8 +92,8 @@ function classifyWords(text: string, { phase, memory }: Circumstances): Classifi
     return { kind: "out-of-memory", message: `The device's memory is full${size}: ${lessMemory(phase)} (${text})` };
   }
   if (PROCESS_FULL.test(text)) {
-    const message = `The memory of the cell's process is full: ${lessMemory(phase)}, or use the tensorflow engine, ` +
-      `which has no limit of 4 GB (${text})`;
+    const message = `The memory of the cell's process is full: ${lessMemory(phase)}, or, on wasm with its limit of ` +
+      `4 GB, use the tensorflow engine (${text})`;
     return { kind: "out-of-memory", message };
   }
   if (CRASHED.test(text)) return { kind: "crash", message: `The engine crashed: use another --engine (${text})` };
