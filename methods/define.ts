@@ -23,9 +23,11 @@ export interface LearningContext {
   options: StudentOptions;
   /** `steps * batch` windows of `tokens` ids, in order: step i reads `batch` of them from `i * batch` on. */
   windows: Int32Array[];
-  /** The teacher of distillation if the context's model lost layers: the model before, the teacher layer for each
-   * remaining layer, and the cache of its targets. */
-  teacher?: { model: DecoderModel; layers: readonly number[]; remember: MethodContext<unknown>["remember"] };
+  /** The teacher of distillation if the context's model lost layers: the model before, and the teacher layer for each
+   * remaining layer. */
+  teacher?: { model: DecoderModel; layers: readonly number[] };
+  /** Keeps the teacher's targets, the same for every method; the context's own `remember` when absent. */
+  remember?: MethodContext<unknown>["remember"];
   /** Place of the snapshots; without it a stopped run begins again. */
   snapshots?: SnapshotPlace;
   /** Tensors that make up for the units a plan removes, at dense shape; called once, when the structure is fixed. */

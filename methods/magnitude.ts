@@ -42,9 +42,7 @@ export const magnitude: Method = defineMethod({
     ),
   }),
   uniformLayers: prunesAllLayers,
-  check(config, target, options) {
-    rangeWidths(config, target, options);
-  },
+  check: rangeWidths,
   async prune({ model, target, options: { norm, scope, ...kept } }) {
     const { layers, headSize } = model.config;
     const widths = rangeWidths(model.config, target, kept);

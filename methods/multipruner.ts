@@ -24,6 +24,7 @@
 import * as tf from "@tensorflow/tfjs";
 import { z } from "zod";
 import { at } from "../core/util/indexing.ts";
+import { UsageError } from "../core/util/errors.ts";
 import type { UnitType } from "../core/schema/schema.ts";
 import type { DecoderModel } from "../models/device.ts";
 import { densePlan, type PrunePlan } from "../models/plan.ts";
@@ -39,7 +40,7 @@ const part = z.number().min(0).max(1);
 const options = z.strictObject({
   uniform: z.boolean().default(false).describe("one width for all kept layers; false: searched layer by layer"),
   layers: part.default(0.44).describe("fraction of the removed parameters in whole layers"),
-  channels: part.default(0.52).describe("fraction of them in FFN channels; the rest is in attention units"),
+  channels: part.default(0.52).describe("fraction of them in FFN channels; the rest, if any, is in attention units"),
   step: part.default(0.093).describe("fraction of a layer's channels removed per step; the paper's 1024 of 11008"),
   windows: z.number().int().positive().default(16).describe("calibration windows to score each candidate"),
 });
@@ -57,6 +58,10 @@ export const multipruner: Method<typeof options> = defineMethod({
   needs: { calibration: true, seed: false },
   options,
   uniformLayers: ({ uniform }) => uniform,
+  check(_config, _target, { layers, channels }) {
+    if (layers + channels <= 1) return;
+    throw new UsageError(`layers + channels must be at most 1, the whole removal: current ${layers} + ${channels}`);
+  },
   async prune(context) {
     const { model, target, calibration, options, signal } = context;
     if (target.sparsity === 0) return { plan: densePlan(model.config) };

@@ -26,9 +26,7 @@ export const random: Method = defineMethod({
   layerwise: true,
   options: z.strictObject(keptLayers),
   uniformLayers: prunesAllLayers,
-  check(config, target, options) {
-    rangeWidths(config, target, options);
-  },
+  check: rangeWidths,
   prune({ model, target, rng, options }) {
     const draw = (count: number, stream: string) => {
       const { uniform } = rng(stream);

@@ -118,15 +118,17 @@ export function targetFrom(narrower: DecoderConfig, target: BudgetTarget): Budge
   return { ...resolveTarget(narrower, { ...rest, units: units.length > 0 ? units : ["layers"] }), budget };
 }
 
-/** The model and the budget that are left for units when the layers of `target` are gone, whichever they are. */
+/** The model and the budget that a method decides on when the `removed` layers of `target` are gone, whichever they are.
+ * None goes before a method that chooses their number itself. */
 export function afterDepth(
+  { ownDepth = false }: { ownDepth?: boolean },
   config: DecoderConfig,
   target: BudgetTarget,
-): { config: DecoderConfig; target: BudgetTarget } {
-  const { dropLayers } = target;
-  if (dropLayers === 0) return { config, target };
-  const left = plannedConfig(config, planWithoutLayers(config, Array(dropLayers).keys()));
-  return { config: left, target: targetFrom(left, target) };
+): { config: DecoderConfig; target: BudgetTarget; removed: number } {
+  const removed = ownDepth && target.freeDepth ? 0 : target.dropLayers;
+  if (removed === 0) return { config, target, removed };
+  const left = plannedConfig(config, planWithoutLayers(config, Array(removed).keys()));
+  return { config: left, target: targetFrom(left, target), removed };
 }
 
 /** Whether layers may go that are ranked on calibration data. */

@@ -4,7 +4,7 @@
  */
 import { type Block, textTable } from "./document.ts";
 import { valueText } from "./findings.ts";
-import { level, pValue } from "./format.ts";
+import { level, pValue, unique } from "./format.ts";
 import { toMarkdown } from "./markdown.ts";
 import { differences, findPairs, type Pair, pairRows, rowName, type RowPair, unpaired } from "./pairs.ts";
 import { placeWords } from "./protocol.ts";
@@ -12,7 +12,7 @@ import { type Row, type Section } from "./sections.ts";
 import { mixedWords } from "./warnings.ts";
 import { removedLess } from "./significance.ts";
 import { changedUnits } from "../core/schema/kept_units.ts";
-import { unknownName } from "../core/util/errors.ts";
+import { UsageError } from "../core/util/errors.ts";
 import { ALPHA, changeWords, type Comparison, corrected, PAIRED_TESTS, verdictWords } from "./paired_tests.ts";
 
 const plainValue = ({ column }: Pair, row: Pair["a"]): string =>
@@ -123,20 +123,39 @@ function changeBlocks(first: NamedRun, other: NamedRun, rows: readonly RowPair[]
   ];
 }
 
+/** The rows that `name` names: by their label, else by their method as `--methods` takes it, else by its id. */
+function rowsNamed(name: string, rows: readonly Row[]): Row[] {
+  const written = ({ cell: { method } }: Row) =>
+    method?.changed && `${method.id}:${method.changed.map((option) => `${option}=${method.options[option]}`)}`;
+  const names = [({ label }: Row) => label, written, ({ methodId }: Row) => methodId];
+  return names.map((of) => rows.filter((row) => of(row) === name)).find((own) => own.length > 0) ?? [];
+}
+
+/** The rows of both methods of `pair`, split at the comma that leaves a name on each side: names may hold commas. */
+function rowsOfPair(pair: string, rows: readonly Row[]): Row[][] {
+  const parts = pair.split(",");
+  const splits = parts.slice(1).map((_, i) =>
+    [parts.slice(0, i + 1), parts.slice(i + 1)].map((own) => own.join().trim())
+  );
+  const found = splits.filter(([first, second]) => first !== second)
+    .map((names) => names.map((name) => rowsNamed(name, rows))).find((both) => both.every(({ length }) => length > 0));
+  if (found) return found;
+  const known = unique(rows.map(({ label }) => `"${label}"`)).join(", ");
+  throw new UsageError(`--pair must be two methods of one run: current "${pair}". Known: ${known || "none"}`);
+}
+
 /** Methods of a run against each other at each level: for every result a matrix of the difference, its interval and its
- * p value, or one line for the two methods of `pair`. Holm's method corrects over all that is shown.
+ * p value, or one line for the two methods of `pair`, `A,B`. Holm's method corrects over all that is shown.
  * @returns Markdown.
- * @throws {UsageError} when no row has one of the names. */
-export function compareMethods({ name, sections }: NamedRun, pair?: readonly [string, string]): string {
-  const names = sections.flatMap(({ pruned }) => pruned.flatMap(({ label, methodId }) => [label, methodId ?? ""]));
-  const unknown = pair?.find((own) => !names.includes(own));
-  if (unknown !== undefined) throw unknownName("method", unknown, [...new Set(names)]);
-  const is = (own: string | undefined, { label, methodId }: Row) =>
-    own === undefined || own === label || own === methodId;
+ * @throws {UsageError} when `pair` does not name rows. */
+export function compareMethods({ name, sections }: NamedRun, pair?: string): string {
+  const asked = pair === undefined ? undefined : rowsOfPair(pair, sections.flatMap(({ pruned }) => pruned));
   const found = sections.flatMap((section) =>
     section.pruned.flatMap((b, i) =>
       section.pruned.flatMap((a, j) =>
-        a.asked === b.asked && a !== b && (pair ? is(pair[1], a) && is(pair[0], b) : j < i) ? [{ section, a, b }] : []
+        a.asked === b.asked && a !== b && (asked ? asked[0]?.includes(b) && asked[1]?.includes(a) : j < i)
+          ? [{ section, a, b }]
+          : []
       )
     )
   );

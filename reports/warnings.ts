@@ -56,12 +56,12 @@ function residualWords({ pruned }: Section): string[] {
 /** Models that lost layers or hidden dimensions, which others of the same size have. */
 function depthWords(section: Section): string[] {
   return section.pruned.flatMap(({ label, asked, cell, runs }) => {
-    const depths = runs.map(({ size }) => size.layers.length);
-    const all = runs[0]?.denseSize.layers.length ?? 0;
-    const hidden = runs[0]?.size.hidden;
+    const layers = runs.map(({ size }) => size.layers.length);
+    const all = Math.max(...runs.map(({ denseSize }) => denseSize.layers.length));
+    const of = runs.find(({ size }) => size.hidden)?.size.hidden?.of;
     const lost = [
-      ...Math.min(...depths) < all ? [`${span(depths)} of ${all} layers`] : [],
-      ...hidden ? [`a hidden size of ${hidden.kept} (dense ${hidden.of})`] : [],
+      ...Math.min(...layers) < all ? [`${span(layers)} of ${all} layers`] : [],
+      ...of ? [`a hidden size of ${span(runs.map(({ size }) => size.hidden?.kept ?? of))} (dense ${of})`] : [],
     ];
     const where = cell.checkpoint ? "" : ` at target ${level(asked)}`;
     return lost.length === 0 ? [] : [`${label}${where} has ${lost.join(" and ")}.`];

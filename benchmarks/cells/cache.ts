@@ -4,12 +4,11 @@
  */
 import { join } from "node:path";
 import { FileFormatError } from "../../core/util/errors.ts";
-import { entry } from "../../core/util/indexing.ts";
 import { isThere } from "../../core/util/paths.ts";
-import { openSafetensors, writeSafetensors } from "../../core/formats/safetensors.ts";
+import { readTensorFile, writeTensorFile } from "../../core/formats/safetensors.ts";
 import type { Statistics } from "../../methods/define.ts";
 import { sha256OfJson } from "../../core/util/canonical_json.ts";
-import { sha256OfWindows } from "../../models/training/teacher.ts";
+import { hashWindows } from "../../models/training/teacher.ts";
 
 /** Statistics of other versions are not read. */
 const STATISTICS_VERSION = 4;
@@ -19,6 +18,9 @@ export interface CacheScope {
   /** SHA-256 of the weights, hex. */
   weights: string;
   engine: string;
+  arithmetic?: string;
+  /** Of the weights on the device. */
+  form?: string;
   seed: number;
   /** Calibration windows, token ids. */
   calibration: readonly Int32Array[];
@@ -31,12 +33,7 @@ export interface CacheScope {
 function readStatistics(path: string): Statistics | undefined {
   if (!isThere(path)) return undefined;
   try {
-    const file = openSafetensors(path);
-    try {
-      return Object.fromEntries(file.tensors.keys().map((name) => [name, file.read(name)]));
-    } finally {
-      file.close();
-    }
+    return Object.fromEntries(readTensorFile(path));
   } catch (error) {
     // Damaged statistics are computed again.
     if (error instanceof FileFormatError) return undefined;
@@ -51,7 +48,7 @@ export function createCache(
   { calibration, ...others }: CacheScope,
   waiting: <T>(work: () => Promise<T>) => Promise<T> = (work) => work(),
 ): (key: string, compute: () => Promise<Statistics>) => Promise<Statistics> {
-  const scope = { schemaVersion: STATISTICS_VERSION, ...others, windows: sha256OfWindows(calibration) };
+  const scope = { schemaVersion: STATISTICS_VERSION, ...others, windows: hashWindows(calibration) };
   return async (key, compute) => {
     const name = sha256OfJson({ ...scope, key }).slice(0, 16);
     Deno.mkdirSync(folder, { recursive: true });
@@ -61,12 +58,7 @@ export function createCache(
     const known = readStatistics(path);
     if (known) return known;
     const computed = await compute();
-    writeSafetensors(path, {
-      shapes: new Map(Object.entries(computed).map(([name, { shape }]) => [name, shape])),
-      read: (name) => entry(computed, name).data,
-      dtype: "F32",
-      metadata: { key },
-    });
+    writeTensorFile(path, new Map(Object.entries(computed)), { key });
     return computed;
   };
 }

@@ -3,7 +3,6 @@
  * @module
  */
 import { join } from "node:path";
-import { currentEngine } from "../../core/engine/engine.ts";
 import type { DoneRecord, LatencyTable } from "../../core/schema/schema.ts";
 import { getMethod } from "../../methods/mod.ts";
 import { uploadModel } from "../../models/device.ts";
@@ -24,17 +23,9 @@ import type { PhaseClock } from "./phase_clock.ts";
 import { openCheckpoint } from "./rebuild.ts";
 
 /** The part of a record that says how its model came about. */
-type MadeFacts = Pick<
-  DoneRecord,
-  | "plan"
-  | "calibrationData"
-  | "training"
-  | "trainingData"
-  | "changedWeights"
-  | "raisedRidges"
-  | "openResidual"
-  | "budget"
->;
+type MadeFacts =
+  & Pick<DoneRecord, "plan" | "calibrationData" | "training" | "trainingData" | "changedWeights" | "budget">
+  & Pick<DoneRecord, "raisedRidges" | "openResidual">;
 
 /** A cell's model. */
 export interface MadeModel extends Pick<PrunedModel, "model" | "rebuild"> {
@@ -86,7 +77,8 @@ async function prunedModel(
   if (methodFile) await reloadMethodFile(methodFile);
   const { kind, needs } = getMethod(choice.id);
   const folder = runPaths(out).cache;
-  const scope = { weights: dense.source.origin.sha256, engine: currentEngine().name, seed };
+  const { engine, arithmetic, weights: form } = cell;
+  const scope = { weights: dense.source.origin.sha256, engine, arithmetic, form, seed };
   const waiting = <T>(work: () => Promise<T>) => clock.during("waitS", work);
   const { corpus } = cell.calibration;
   const text = { seed, data, report, signal, remember: createCache(folder, { ...scope, calibration: [] }, waiting) };

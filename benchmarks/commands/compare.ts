@@ -11,33 +11,27 @@ const HELP =
 same data are compared, with paired tests. Prints Markdown.
 
 Usage: deno task bench compare DIR OTHER [MORE ...]
-       deno task bench compare DIR [--pair METHOD,METHOD]
+       deno task bench compare DIR [--pair A,B]
 
 Flags:
-  --pair A,B       compare only methods A and B, at each level (default: all methods of DIR)`;
+  --pair A,B       compare only methods A and B, at each level (default: all methods of DIR). A method is named by its
+                   label in the report, as for --methods (\`obs:error=kfac\`), or by its id if no label is the id`;
 
 /** Prints the comparison of runs, or of the methods of one.
  * @throws {UsageError} when a folder holds no run, or a flag cannot be read. */
-async function compareFolders([dir, ...others]: readonly string[], flags: Flags): Promise<void> {
+async function compareFolders(flags: Flags): Promise<number> {
+  const [dir, ...others] = flags._;
   if (dir === undefined) throw new UsageError("No run given: bench compare DIR [OTHER ...]");
   const pair = textFlag(flags, "pair");
-  const [first, second, ...more] = pair?.split(",").map((name) => name.trim()) ?? [];
-  if (pair !== undefined && (!first || !second || first === second || more.length > 0 || others.length > 0)) {
-    throw new UsageError(
-      `--pair must be two methods of one run, such as \`bench compare DIR --pair flap,obs\`: current ${pair}`,
-    );
+  if (pair !== undefined && others.length > 0) {
+    throw new UsageError(`--pair compares two methods of one run: leave out ${others.join(" ")}`);
   }
-  const [{ sectionsOf }, { compareMethods, compareRuns }] = await Promise.all([
-    import("./reports.ts"),
-    import("../../reports/compare.ts"),
-  ]);
+  const { sectionsOf } = await import("./reports.ts");
+  const { compareMethods, compareRuns } = await import("../../reports/compare.ts");
   const named = (name: string) => ({ name, sections: sectionsOf(recordsToReport(name)) });
   const before = named(dir);
-  console.log(
-    others.length === 0
-      ? compareMethods(before, first && second ? [first, second] : undefined)
-      : compareRuns(before, others.map(named)),
-  );
+  console.log(others.length === 0 ? compareMethods(before, pair) : compareRuns(before, others.map(named)));
+  return 0;
 }
 
 /** Most runs that are compared with the first. */
@@ -49,8 +43,5 @@ export const compare: Command = {
   summary: "compare runs cell by cell, or the methods of one",
   help: () => HELP,
   flags: { string: ["pair"], positional: MOST_RUNS + 1 },
-  run: async (flags) => {
-    await compareFolders(flags._, flags);
-    return 0;
-  },
+  run: compareFolders,
 };

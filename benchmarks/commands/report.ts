@@ -66,12 +66,10 @@ export async function showReport(
   { title, to, note }: { title: string; to: string; note?: (message: string) => void },
 ): Promise<void> {
   const records = recordsToReport(dir, note);
-  const [{ reportOf }, { renderNextSteps }, { toTerminal }, { writeFiles }] = await Promise.all([
-    import("./reports.ts"),
-    import("../../reports/next_steps.ts"),
-    import("../../reports/terminal.ts"),
-    import("../../reports/write_report.ts"),
-  ]);
+  const { reportOf } = await import("./reports.ts");
+  const { renderNextSteps } = await import("../../reports/next_steps.ts");
+  const { toTerminal } = await import("../../reports/terminal.ts");
+  const { writeFiles } = await import("../../reports/write_report.ts");
   const document = reportOf(records, title);
   const width = tableWidth();
   console.log(toTerminal(document, { width }));
@@ -86,10 +84,8 @@ export async function showReport(
 
 /** Writes the figures of the run in `dir` for a paper as `flags` say, and prints their paths. */
 async function writeFigures(dir: string, title: string, to: string, flags: Flags): Promise<void> {
-  const [{ reportOf }, { writePaperFigures }] = await Promise.all([
-    import("./reports.ts"),
-    import("../../reports/paper_figures.ts"),
-  ]);
+  const { reportOf } = await import("./reports.ts");
+  const { writePaperFigures } = await import("../../reports/paper_figures.ts");
   const all = recordsToReport(dir);
   const known = new Set(all.flatMap(({ cell }) => cell.method?.id ?? []));
   const methods = textFlag(flags, "methods")?.split(",").map((id) => choiceOf("methods", id.trim(), [...known]));

@@ -64,10 +64,8 @@ function namesOf(dirs: readonly string[]): string[] {
 
 /** Writes the page of the runs in `dirs` into `out`, and prints the path of its first file. */
 async function writePage(dirs: readonly string[], out: string): Promise<void> {
-  const [{ sectionsOf }, { writeSite }] = await Promise.all([
-    import("./reports.ts"),
-    import("../../reports/site/write_site.ts"),
-  ]);
+  const { sectionsOf } = await import("./reports.ts");
+  const { writeSite } = await import("../../reports/site/write_site.ts");
   if (isThere(join(out, "index.html")) && !isThere(join(out, "data.js"))) {
     throw new UsageError(`"${join(out, "index.html")}" does not belong to an earlier page: choose another --out`);
   }

@@ -103,7 +103,7 @@ export function checkLevels(
       const method = getMethod(id);
       for (const dropLayers of depthsOf(method, run)) {
         const target = resolveTarget(model, { sparsity: level, units, dropLayers, ffnMultiple, resource });
-        const own = method.ownDepth && target.freeDepth ? { config: model, target } : afterDepth(model, target);
+        const own = afterDepth(method, model, target);
         try {
           method.check?.(own.config, own.target, options, run);
         } catch (error) {

@@ -5,6 +5,7 @@
  */
 import { join } from "node:path";
 import { NVIDIA_SMI } from "../../core/engine/cuda.ts";
+import type { NamedCell } from "../../core/schema/cell_names.ts";
 import { EngineError, FileFormatError, UsageError } from "../../core/util/errors.ts";
 import { BUSY_CORES, type EngineName, type LatencyTable, latencyTableSchema } from "../../core/schema/schema.ts";
 import { denoOutput } from "../../core/util/deno_run.ts";
@@ -12,6 +13,7 @@ import { ifThere } from "../../core/util/paths.ts";
 import { writeAtomically } from "../../core/util/write_file.ts";
 import { measureLatency } from "../pipeline/latency.ts";
 import { load } from "../pipeline/load.ts";
+import { isMeasured } from "../records/measured.ts";
 import { lockFolder, runPaths, toJson } from "../records/store.ts";
 import type { ThroughputChoice } from "../timing/throughput.ts";
 
@@ -42,12 +44,19 @@ export function readLatency(out: string, budget: LatencyTable["of"]["budget"]): 
   }
 }
 
-/** Refuses a table that was measured elsewhere: times of two machines are never mixed.
+/** Refuses a table that was measured elsewhere, unless each of `cells` has its model and its throughput: times of two
+ * machines are never mixed.
  * @throws {UsageError} that names what differs. */
-export function checkConditions(out: string, { of }: Pick<LatencyTable, "of">, here: LatencyTable["of"]): void {
+export function checkConditions(
+  out: string,
+  { of }: Pick<LatencyTable, "of">,
+  { here, cells }: { here: LatencyTable["of"]; cells: readonly NamedCell[] },
+): void {
   const differing = (Object.keys(of) as (keyof typeof of)[]).filter((name) => of[name] !== here[name])
     .map((name) => `${name} ${of[name]}, now ${here[name]}`);
-  if (differing.length === 0) return;
+  const isTimed = ({ id, cell }: NamedCell) =>
+    isMeasured(out, { id, cell: { ...cell, perplexity: [], tasks: [] } }, { hashes: {} });
+  if (differing.length === 0 || cells.every(isTimed)) return;
   throw new UsageError(
     `The times of "${latencyPath(out, of.budget)}" were measured elsewhere (${differing.join("; ")}): ` +
       "resume the run there, or choose another --out",
@@ -55,7 +64,7 @@ export function checkConditions(out: string, { of }: Pick<LatencyTable, "of">, h
 }
 
 /** The table in the run's folder, or, unless nothing is to run (`planned`), a new one, which is kept there.
- * @throws {UsageError} when the table there was measured under other conditions, or another run uses the folder.
+ * @throws {UsageError} when another run uses the folder.
  * @throws {EngineError} when measuring fails. */
 export async function latencyTable(
   out: string,
@@ -64,10 +73,7 @@ export async function latencyTable(
 ): Promise<LatencyTable | undefined> {
   const { budget } = job.of;
   const known = readLatency(out, budget);
-  if (known) {
-    checkConditions(out, known, job.of);
-    return known;
-  }
+  if (known) return known;
   if (planned) {
     note("There is no table of times yet: the run measures it first. Sizes below are those of a budget in parameters");
     return undefined;

@@ -47,7 +47,7 @@ import {
 import type { Wanted } from "../records/measured.ts";
 import { readRunFile } from "../records/run_file.ts";
 import { type ProbedEngine, probeEngine } from "./engine_probe.ts";
-import { latencyTable } from "./latency_table.ts";
+import { checkConditions, latencyTable } from "./latency_table.ts";
 import { loadMethodFile } from "./method_file.ts";
 
 /** A run, ready to go. */
@@ -107,7 +107,7 @@ export async function prepareRun(
     weights: chooseForm(checked, { engine, decoderOps: elsewhere ? undefined : decoderOps }, dense.origin),
     ...isTime(checked.budget) && { throughput: checked.throughput ?? throughputChoiceSchema.parse({}) },
   };
-  const latency = await findTimes(config, dense, { ...devices, probe, elsewhere, planned, note });
+  const { here, latency } = await findTimes(config, dense, { ...devices, probe, elsewhere, planned, note });
   const isMeasured = latency !== undefined || !isTime(checked.budget);
   const resource = isMeasured ? resourceOf(config.budget, latency) : PARAMETERS;
   checkAgainstModel(config, dense.model, resource);
@@ -119,6 +119,7 @@ export async function prepareRun(
     ...{ engine, fingerprint, checkpoints, fileOf },
     ...latency && { latency: sha256OfJson(latency) },
   });
+  if (here && latency) checkConditions(config.out, latency, { here, cells });
   return {
     ...{ config, engine, ...devices, fingerprint, preparedAtMs, cells },
     ...{ model: dense.model, taskDefinitions, taskGroups, resource, ...latency && { latency } },
@@ -162,7 +163,7 @@ async function chooseEngine(
   return { probe, ...used !== undefined && { device: used }, ...gpus && { gpus } };
 }
 
-/** The table of times, where the budget is a time.
+/** The table of times and what it is measured of here, where the budget is a time.
  * @throws {UsageError} when cells run on other machines than this one. */
 async function findTimes(
   { budget, out, model, weights = "f32", arithmetic, throughput }: ReadyConfig,
@@ -170,14 +171,15 @@ async function findTimes(
   { probe: { name: engine, library, device: on, gpus }, device, elsewhere, ...manner }:
     & Pick<PreparedRun, "device">
     & { probe: ProbedEngine; elsewhere: boolean; planned: boolean; note: (message: string) => void },
-): Promise<LatencyTable | undefined> {
-  if (!isTime(budget) || !throughput) return undefined;
+): Promise<{ here?: LatencyTable["of"]; latency?: LatencyTable }> {
+  if (!isTime(budget) || !throughput) return {};
   if (elsewhere) throw new UsageError(`--budget ${budget} is measured on this machine: run the cells here`);
   const tokens = budget === "decode-ms" ? throughput.decodeTokens : throughput.prefillTokens;
   const cpu = os.cpus()[0]?.model.trim() || "unknown";
   const of = { budget, weights: origin.sha256, form: weights, arithmetic, tokens, batch: throughput.batch };
-  const job = { of: { ...of, engine, library, device: on, cpu }, model, device, choice: throughput };
-  return await latencyTable(out, { ...job, gpu: gpus?.[0] }, manner);
+  const here = { ...of, engine, library, device: on, cpu };
+  const job = { of: here, model, device, choice: throughput, gpu: gpus?.[0] };
+  return { here, latency: await latencyTable(out, job, manner) };
 }
 
 /** The dense model before a run. */

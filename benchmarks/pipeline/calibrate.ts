@@ -78,6 +78,8 @@ export interface TrainingData {
   windows: Int32Array[];
   /** What was read. */
   dataset: DatasetUse;
+  /** Keeps the dense model's targets, the same for every method; each step's own `remember` when absent. */
+  remember?: StepOptions["remember"];
 }
 
 /** Windows for a training, drawn apart from the calibration windows.
@@ -90,7 +92,7 @@ export async function trainingData(
   const options = parseTraining(training);
   const { steps, batch, tokens } = options;
   const own = { ...text, corpus: options.corpus ?? corpus, sequences: steps * batch, tokens, stream: "training" };
-  return { options, ...await calibrate(loaded, own) };
+  return { options, remember: text.remember, ...await calibrate(loaded, own) };
 }
 
 /** @throws {UsageError} that names the first setting that does not fit. */

@@ -83,8 +83,7 @@ export async function prune(dense: LoadedModel, given: PruneOptions): Promise<Pr
   const target = resolveTarget(config, { sparsity, units, ffnMultiple, dropLayers, resource });
   const isLearned = method.kind === "learned";
   if (isLearned && !training) throw new UsageError(`Method "${method.id}" needs training data: give \`training\``);
-  const choosesDepth = method.ownDepth && target.freeDepth;
-  const own = choosesDepth ? { config, target } : afterDepth(config, target);
+  const own = afterDepth(method, config, target);
   method.check?.(own.config, own.target, options, { compensate: given.compensate, training: training?.options });
   let openResidual = 0;
   const onUnsolved = (residual: number) => void (openResidual = Math.max(openResidual, residual));
@@ -94,6 +93,7 @@ export async function prune(dense: LoadedModel, given: PruneOptions): Promise<Pr
     options: training.options,
     windows: training.windows,
     snapshots: given.snapshots,
+    remember: training.remember ?? step.remember,
     ...given.compensate && { compensate: compensated },
   };
   const context: MethodContext<unknown> = {
@@ -107,7 +107,7 @@ export async function prune(dense: LoadedModel, given: PruneOptions): Promise<Pr
     compensates: given.compensate !== undefined,
     ...learning && { learning },
   };
-  const removed = await layersByLoss(context, choosesDepth ? 0 : target.dropLayers);
+  const removed = await layersByLoss(context, own.removed);
   const { plan, replaced = {}, trained, raisedRidges, training: reports = [] } = await onDepth(
     context,
     removed,

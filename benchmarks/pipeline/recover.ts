@@ -26,7 +26,7 @@ export interface RecoverOptions extends StepOptions {
  * @throws {NumericError} when the loss is not finite. */
 export async function recover(
   pruned: PrunedModel,
-  { dense, training: { options, windows }, seed = 0, snapshots, ...step }: RecoverOptions,
+  { dense, training: { options, windows, remember }, seed = 0, snapshots, ...step }: RecoverOptions,
 ): Promise<PrunedModel> {
   const { plan } = pruned;
   const { report, parts } = await recoverModel({
@@ -38,7 +38,7 @@ export async function recover(
     snapshots,
     rng: createRng(seed, "recovery"),
     key: "recovery",
-    ...withDefaults(step),
+    ...withDefaults({ ...step, remember: remember ?? step.remember }),
   });
   return {
     ...pruned,

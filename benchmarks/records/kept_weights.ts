@@ -5,11 +5,11 @@
  */
 import { basename, join } from "node:path";
 import { sha256OfFiles } from "../../core/formats/ranged_file.ts";
-import { openSafetensors, writeSafetensors } from "../../core/formats/safetensors.ts";
+import { openSafetensors, readTensorFile, writeTensorFile } from "../../core/formats/safetensors.ts";
 import { cellName, type NamedCell } from "../../core/schema/cell_names.ts";
 import type { DoneRecord, StoredRebuild, StoredWeights } from "../../core/schema/schema.ts";
 import { FileFormatError, UsageError } from "../../core/util/errors.ts";
-import { at, lookUp } from "../../core/util/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import { checkTensors } from "../../models/check_tensors.ts";
 import {
   type DecoderConfig,
@@ -30,12 +30,7 @@ function store(out: string, named: NamedCell, ending: string, tensors: ReadonlyM
   Deno.mkdirSync(folder, { recursive: true });
   const file = `${cellName(named)}.${ending}`;
   const path = join(folder, file);
-  writeSafetensors(path, {
-    shapes: new Map([...tensors].map(([name, { shape }]) => [name, shape])),
-    read: (name) => lookUp(tensors, name).data,
-    dtype: "F32",
-    metadata: { cell: named.id },
-  });
+  writeTensorFile(path, tensors, { cell: named.id });
   return { file, sizeBytes: Deno.statSync(path).size, sha256: sha256OfFiles([path]) };
 }
 
@@ -112,9 +107,8 @@ export function openRebuild(
   dense: DecoderConfig,
 ): Rebuild {
   const path = pathOf(out, rebuild);
-  const file = openSafetensors(path);
+  const tensors = readTensorFile(path);
   try {
-    const tensors = new Map([...file.tensors.keys()].map((name) => [name, file.read(name)]));
     const windows = windowsOf(tensors, dense.vocabSize);
     const { compensated, scale } = at(rebuild.stages, 0);
     if (compensated !== windows.length > 0) {
@@ -124,8 +118,6 @@ export function openRebuild(
   } catch (error) {
     if (!(error instanceof RangeError)) throw error;
     throw new FileFormatError(path, `does not fit the model: ${error.message}; run the cell again in another folder`);
-  } finally {
-    file.close();
   }
 }
 

@@ -58,22 +58,12 @@ export function nativeOp<N extends keyof Outputs>(
   return backend.executeMultipleOutputs(name, list, inputs, outputs);
 }
 
+type Forward = "Attention" | "RmsNorm" | "SwiGlu" | "LowRank";
+type DecoderOp = Forward | `${Forward}Gradient` | "DecodeLayer" | "Product" | "CrossEntropy" | "Pack" | "Unpack";
+
 /** Runs an operation of `core/engine/native/`; only on engines with `decoderOps`. */
 export function decoderOp<N extends keyof Outputs>(
-  name:
-    | "Attention"
-    | "AttentionGradient"
-    | "RmsNorm"
-    | "RmsNormGradient"
-    | "SwiGlu"
-    | "SwiGluGradient"
-    | "DecodeLayer"
-    | "Product"
-    | "CrossEntropy"
-    | "LowRank"
-    | "LowRankGradient"
-    | "Pack"
-    | "Unpack",
+  name: DecoderOp,
   inputs: tf.Tensor[],
   outputs: N,
   attributes: OpAttributes = {},

@@ -216,3 +216,28 @@ function appendContent(append: Append, content: SafetensorsContent): void {
 export function writeSafetensors(path: string, content: SafetensorsContent): void {
   writeWhole(path, (append) => appendContent(append, content));
 }
+
+/** All tensors of a file.
+ * @throws {UsageError} as {@linkcode openSafetensors}. */
+export function readTensorFile(path: string): Map<string, { shape: number[]; data: Float32Array }> {
+  const file = openSafetensors(path);
+  try {
+    return new Map([...file.tensors.keys()].map((name) => [name, file.read(name)]));
+  } finally {
+    file.close();
+  }
+}
+
+/** Writes tensors as f32, whole or not at all. */
+export function writeTensorFile(
+  path: string,
+  tensors: ReadonlyMap<string, { shape: number[]; data: Float32Array }>,
+  metadata?: Record<string, string>,
+): void {
+  writeSafetensors(path, {
+    shapes: new Map([...tensors].map(([name, { shape }]) => [name, shape])),
+    read: (name) => lookUp(tensors, name).data,
+    dtype: "F32",
+    metadata,
+  });
+}

@@ -2,14 +2,13 @@
  *
  * @module
  */
-import { at } from "../../core/util/indexing.ts";
+import { at, entry } from "../../core/util/indexing.ts";
 import { disposeModel } from "../../models/device.ts";
-import { counterparts, densePlan, keptLayers, planWithoutLayers, type PrunePlan } from "../../models/plan.ts";
+import { counterparts, keptLayers, planWithoutLayers, type PrunePlan } from "../../models/plan.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import { targetFrom } from "../../models/target.ts";
 import { layerPlan } from "../../models/units.ts";
 import type { MethodContext, PruneResult, Statistics } from "../define.ts";
-import { rememberLayers } from "./calibration.ts";
 import { createScorer, TIE } from "./plan_loss.ts";
 
 /** Calibration windows that rank the layers. */
@@ -24,26 +23,25 @@ export async function layersByLoss(
   windows = RANKING_WINDOWS,
 ): Promise<number[]> {
   if (count === 0) return [];
-  const { model, model: { config }, calibration, signal, report } = context;
-  const places = await rememberLayers(context, `order of ${count} layers by ${windows} windows`, async () => {
-    using scorer = createScorer(model, calibration.slice(0, windows), signal);
-    const order: number[] = [];
-    scorer.settle(densePlan(config), 0);
-    while (order.length < count) {
+  const { model, model: { config }, calibration, signal, report, remember } = context;
+  using scorer = createScorer(model, calibration.slice(0, windows), signal);
+  const order: number[] = [];
+  while (order.length < count) {
+    // Removals are kept one by one, because the order of a larger count begins with the same ones.
+    const kept = await remember(`removal ${order.length + 1} of layers by ${windows} windows`, async () => {
       let [best, least] = [-1, Infinity];
+      scorer.settle(planWithoutLayers(config, order), 0);
       for (const l of config.layers.keys()) {
         if (order.includes(l)) continue;
         const loss = await scorer.lossOf(planWithoutLayers(config, [...order, l]), l);
         if (loss < least - TIE) [best, least] = [l, loss];
       }
-      order.push(best);
-      scorer.settle(planWithoutLayers(config, order), best);
-      report(`layer ${best} goes, ${order.length} of ${count}: loss ${least.toFixed(4)}`);
-    }
-    return config.layers.map((_, l) => ({ place: [order.indexOf(l)] }));
-  });
-  const placeOf = (l: number) => at(at(places, l).place, 0);
-  return [...config.layers.keys()].filter((l) => placeOf(l) >= 0).sort((x, y) => placeOf(x) - placeOf(y));
+      report(`layer ${best} goes, ${order.length + 1} of ${count}: loss ${least.toFixed(4)}`);
+      return { layer: { shape: [1], data: Float32Array.of(best) } };
+    });
+    order.push(at(entry(kept, "layer").data, 0));
+  }
+  return order;
 }
 
 /** Tensors by the names of other layers: `to` gives the new index of each. */
@@ -87,7 +85,7 @@ export async function atDepth<Options>(
     remember: (key, compute) => remember(`${key}, without layers ${removed.toSorted((a, b) => a - b)}`, compute),
     ...learning && {
       learning: {
-        teacher: { model, layers: counterparts(depth), remember },
+        teacher: { model, layers: counterparts(depth) },
         ...learning,
         ...compensate && {
           compensate: async (plan) => renamed(await compensate(wholePlan(plan)), (layer) => kept.indexOf(layer)),

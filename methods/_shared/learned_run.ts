@@ -59,7 +59,7 @@ export async function learn(
     rng: context.rng("adapters"),
     key: JSON.stringify({ name, options, target, seed }),
     snapshots: learning.snapshots,
-    remember: learning.teacher?.remember ?? remember,
+    remember: learning.remember ?? remember,
     report,
     signal,
   });

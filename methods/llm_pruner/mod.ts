@@ -74,9 +74,7 @@ export const llmPruner: Method = defineMethod({
   needs: { calibration: true },
   options,
   uniformLayers: ({ structure }) => structure === "uniform",
-  check(config, target, options) {
-    widthsOf(config, target, options);
-  },
+  check: widthsOf,
   async prune(context) {
     const { model: { config }, target, options } = context;
     const widths = widthsOf(config, target, options);

@@ -3,10 +3,9 @@
  * @module
  */
 import { ifThere } from "../../core/util/paths.ts";
-import { lookUp } from "../../core/util/indexing.ts";
 import { join } from "node:path";
 import { UsageError } from "../../core/util/errors.ts";
-import { openSafetensors, writeSafetensors } from "../../core/formats/safetensors.ts";
+import { readTensorFile, writeTensorFile } from "../../core/formats/safetensors.ts";
 import { writeAtomically } from "../../core/util/write_file.ts";
 import type { HostTensor } from "../config.ts";
 
@@ -39,11 +38,7 @@ const INDEX = "latest.json";
 export function saveSnapshot(folder: string, { key, step, state, tensors }: Snapshot): void {
   Deno.mkdirSync(folder, { recursive: true });
   const file = `step-${step}.safetensors`;
-  writeSafetensors(join(folder, file), {
-    shapes: new Map([...tensors].map(([name, { shape }]) => [name, shape])),
-    read: (name) => lookUp(tensors, name).data,
-    dtype: "F32",
-  });
+  writeTensorFile(join(folder, file), tensors);
   writeAtomically(join(folder, INDEX), JSON.stringify({ key, step, file, state }));
   for (const { name } of Deno.readDirSync(folder)) {
     if (/^step-\d+\.safetensors$/.test(name) && name !== file) Deno.removeSync(join(folder, name));
@@ -55,13 +50,7 @@ export function loadSnapshot(folder: string, key: string): Snapshot | null {
   try {
     const index = JSON.parse(Deno.readTextFileSync(join(folder, INDEX)));
     if (index?.key !== key) return null;
-    const file = openSafetensors(join(folder, index.file));
-    try {
-      const tensors = new Map([...file.tensors.keys()].map((name) => [name, file.read(name)]));
-      return { key, step: index.step, state: index.state, tensors };
-    } finally {
-      file.close();
-    }
+    return { key, step: index.step, state: index.state, tensors: readTensorFile(join(folder, index.file)) };
   } catch (error) {
     // A run can always begin again.
     if (error instanceof Deno.errors.NotFound || error instanceof SyntaxError || error instanceof UsageError) {

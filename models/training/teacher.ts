@@ -139,13 +139,10 @@ export async function openTeacher(source: TeacherSource): Promise<TeacherFeed> {
 }
 
 /** SHA-256 of token windows, hex, shortened. */
-export const hashWindows = (windows: readonly Int32Array[]): string => sha256OfWindows(windows).slice(0, 16);
-
-/** SHA-256 of token windows, hex. */
-export function sha256OfWindows(windows: readonly Int32Array[]): string {
+export function hashWindows(windows: readonly Int32Array[]): string {
   const hash = createHash("sha256");
   for (const ids of windows) {
     hash.update(`${ids.length}:`).update(new Uint8Array(ids.buffer, ids.byteOffset, ids.byteLength));
   }
-  return hash.digest("hex");
+  return hash.digest("hex").slice(0, 16);
 }

@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { at } from "../../core/util/indexing.ts";
 import { evenlySpaced } from "../../core/util/stats.ts";
-import { onDepth } from "../../methods/_shared/depth.ts";
+import { layersByLoss, onDepth } from "../../methods/_shared/depth.ts";
 import type { Statistics } from "../../methods/define.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import { expectedTensors, memorySource } from "../../models/config.ts";
@@ -49,6 +49,18 @@ testOnEngines("onDepth() prunes what is left as a model that never had the layer
     }
     assertEquals([...cache.keys()].every((key) => key.endsWith("without layers 1,3")), true);
   }
+});
+
+testOnEngines("layersByLoss() computes each removal once, whatever counts are asked for", async () => {
+  using model = await onDevice(source);
+  const said: string[] = [];
+  const given = { model, options: {}, calibration: toyWindows(4, 12), report: (words: string) => said.push(words) };
+  const fresh = await layersByLoss(methodContext(given), 4);
+  const cache = new Map<string, Statistics>();
+  for (const count of [2, 4, 3]) {
+    assertEquals(await layersByLoss(methodContext({ ...given, cache }), count), fresh.slice(0, count));
+  }
+  assertEquals(said.length, 4 + 4);
 });
 
 testOnEngines("mask-prune removes the layers that do nothing, and reports the search", async () => {

@@ -14,7 +14,6 @@ import { openLayerwise } from "../../models/layerwise.ts";
 import { openFolderModel } from "../../models/load.ts";
 import { openGgufModel } from "../../models/load_gguf.ts";
 import { pruneModel } from "../../models/surgery.ts";
-import { batchGradients } from "../../models/training/gradients.ts";
 import { densePlan } from "../../models/plan.ts";
 import { foldTrained } from "../../models/training/merge.ts";
 import { uploadMasks } from "../../models/training/student.ts";
@@ -26,7 +25,7 @@ import { referenceForward } from "../support/reference.ts";
 import { toySource, toyTokens } from "../support/toy.ts";
 import { planToMasks } from "../support/plan_masks.ts";
 import { tempFolder } from "../support/weights_fixture.ts";
-import { freed, logitsOf, onDevice } from "../support/device_models.ts";
+import { freed, gateGradients, logitsOf, onDevice } from "../support/device_models.ts";
 
 const NAMES = Object.keys(FAMILY_CONFIGS);
 
@@ -121,7 +120,6 @@ testOnEngines("masked, pruned, layer-wise and exported models compute the same f
 });
 
 testOnEngines("mask gradients equal differences of the loss for every family", async () => {
-  const weights = { crossEntropy: 1, distillation: 0, temperature: 1, hidden: 0 };
   for (const name of NAMES) {
     using model = await onDevice(sourceOf(name));
     const window = toyTokens({ count: 17 });
@@ -132,11 +130,8 @@ testOnEngines("mask gradients equal differences of the loss for every family", a
         "query-heads": new Float32Array(unitCount(shape, "query-heads")).fill(1),
       }));
       at(host, layer)[type][unit] = value;
-      const masks = uploadMasks(host);
-      const variables = masks.flatMap((each) => Object.values(each) as tf.Tensor[]);
-      const { terms, gradients } = await batchGradients({ model, masks, windows: [window], weights, variables });
-      tf.dispose(variables);
-      return { loss: terms.total, slope: at(at(gradients, 2 * layer + (type === "ffn" ? 0 : 1)), unit) };
+      const { loss, gradients } = await gateGradients(model, host, window);
+      return { loss, slope: at(at(gradients, 2 * layer + (type === "ffn" ? 0 : 1)), unit) };
     };
     for (const [layer, type, unit] of [[0, "ffn", 3], [1, "query-heads", 1]] as const) {
       const step = 0.02;

@@ -7,6 +7,7 @@ import { referenceForward } from "../support/reference.ts";
 import { toySource, toyTokens } from "../support/toy.ts";
 import { testOnEngines } from "../support/engines.ts";
 import { onDevice } from "../support/device_models.ts";
+import { atEnd } from "../support/values.ts";
 
 const source = toySource({
   seed: 8,
@@ -50,9 +51,6 @@ testOnEngines("sampleTexts() stops when aborted", async () => {
 testOnEngines("sampleTexts() refuses a model whose output is not finite", async () => {
   using model = await onDevice(source);
   const finalNorm = tf.mul(model.finalNorm, NaN) as tf.Tensor1D;
-  try {
-    await assertRejects(() => sampleTexts({ ...model, finalNorm }, { ...SAMPLING, streams: ["a"] }), NumericError);
-  } finally {
-    finalNorm.dispose();
-  }
+  using _end = atEnd(() => finalNorm.dispose());
+  await assertRejects(() => sampleTexts({ ...model, finalNorm }, { ...SAMPLING, streams: ["a"] }), NumericError);
 });

@@ -1,14 +1,11 @@
 /** GRASPrune against its loop in plain arrays, and on a planted channel whose effect on the loss is known. */
-import { assertEquals, assertNotEquals } from "@std/assert";
-import * as tf from "@tensorflow/tfjs";
+import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import { at } from "../../core/util/indexing.ts";
 import { grasprune } from "../../methods/grasprune.ts";
 import { parseOptions } from "../../methods/mod.ts";
-import type { DecoderModel } from "../../models/device.ts";
-import { batchGradients } from "../../models/training/gradients.ts";
-import { createMoments, stepValues } from "../../models/training/optimizer.ts";
-import { type HostMasks, uploadMasks } from "../../models/training/student.ts";
-import { onDevice } from "../support/device_models.ts";
+import { createMoments, type Moments, stepValues } from "../../models/training/optimizer.ts";
+import type { HostMasks } from "../../models/training/student.ts";
+import { gateGradients, onDevice } from "../support/device_models.ts";
 import { testOnEngines } from "../support/engines.ts";
 import { learningOptions, methodContext, toyWindows } from "../support/method_context.ts";
 import { toySource } from "../support/toy.ts";
@@ -18,20 +15,10 @@ const layers = Array.from({ length: L }, () => ({ kvGroups: G, queryHeadsPerGrou
 /** Parameters of a group and of a channel: four matrices of width x 8, three of width x 1. */
 const COST = { "kv-groups": 4 * 32 * 8, "ffn": 3 * 32 };
 const windows = toyWindows(STEPS, 24);
-const weights = { crossEntropy: 1, distillation: 0, temperature: 1, hidden: 0 };
 const learning = {
-  options: learningOptions({ steps: STEPS, batch: 1, tokens: 24, recover: "none", ...weights }),
+  options: learningOptions({ steps: STEPS, batch: 1, tokens: 24, recover: "none", crossEntropy: 1, distillation: 0 }),
   windows,
 };
-
-/** Loss, and its gradients to the gates, layer by layer. */
-async function gradientsOf(model: DecoderModel, gates: HostMasks[], window: Int32Array) {
-  const masks = uploadMasks(gates);
-  const variables = masks.flatMap((layer) => Object.values(layer) as tf.Tensor[]);
-  const { terms, gradients } = await batchGradients({ model, masks, windows: [window], weights, variables });
-  tf.dispose(variables);
-  return { loss: terms.total, gradients };
-}
 
 type Unit = { l: number; type: "kv-groups" | "ffn"; i: number; score: number };
 
@@ -67,6 +54,15 @@ function openUnits(
   return open;
 }
 
+/** Scores after a step of Adam on the gates' gradient, straight through the sigmoid. */
+function learned(scores: Float32Array, gradient: Float32Array, moments: Moments, step: number) {
+  const slopes = gradient.map((slope, i) => {
+    const p = 1 / (1 + Math.exp(-at(scores, i) / 1.5));
+    return slope * p * (1 - p) / 1.5;
+  });
+  return new Float32Array(stepValues(scores, slopes, moments, { rule: { betas: [0.9, 0.99] }, rate: 0.01, step }));
+}
+
 testOnEngines("grasprune's choice is that of projection, sigmoid and Adam step by step", async () => {
   using model = await onDevice(toySource({ layers, seed: 3 }));
   const plans = [];
@@ -85,15 +81,10 @@ testOnEngines("grasprune's choice is that of projection, sigmoid and Adam step b
         "kv-groups": own["kv-groups"].map((_, i) => Number(units(open, l, "kv-groups").includes(i))),
         "ffn": own.ffn.map((_, i) => Number(units(open, l, "ffn").includes(i))),
       }));
-      const { gradients } = await gradientsOf(model, gates, at(windows, step));
+      const { gradients } = await gateGradients(model, gates, at(windows, step));
       for (const [l, own] of scores.entries()) {
         for (const [t, type] of (["kv-groups", "ffn"] as const).entries()) {
-          const slopes = at(gradients, 2 * l + t).map((slope, i) => {
-            const p = 1 / (1 + Math.exp(-own[type][i]! / 1.5));
-            return slope * p * (1 - p) / 1.5;
-          });
-          const rule = { betas: [0.9, 0.99] as [number, number] };
-          own[type] = new Float32Array(stepValues(own[type], slopes, moments[l]![type], { rule, rate: 0.01, step }));
+          own[type] = learned(own[type], at(gradients, 2 * l + t), moments[l]![type], step);
         }
       }
     }
@@ -108,6 +99,42 @@ testOnEngines("grasprune's choice is that of projection, sigmoid and Adam step b
   assertNotEquals(plans[0], plans[1]);
 }, { except: ["webgpu", "cpu"] });
 
+testOnEngines("grasprune opens a closed group again by the gradient of its heads", async () => {
+  const wide = layers.map((shape) => ({ ...shape, queryHeadsPerGroup: 2 }));
+  using model = await onDevice(toySource({ layers: wide, seed: 3 }));
+  const options = parseOptions(grasprune, { freeze: 1 });
+  const context = methodContext({ model, options, learning, sparsity: 0.4, units: ["kv-groups", "query-heads"] });
+  const shape = at(context.target.uniform, 0);
+  const best = (units: number[], scores: Float32Array, count: number) =>
+    units.toSorted((a, b) => scores[b]! - scores[a]! || a - b).slice(0, count).sort((a, b) => a - b);
+  const state = wide.map(() => ({ groups: new Float32Array(G), heads: new Float32Array(2 * G) }));
+  const moments = wide.map(() => ({ groups: createMoments(G), heads: createMoments(2 * G) }));
+  const openOf = ({ groups, heads }: typeof state[number]): [number[], number[]] => {
+    const kept = best([...Array(G).keys()], groups, shape.kvGroups);
+    return [kept, kept.flatMap((g) => best([2 * g, 2 * g + 1], heads, shape.queryHeadsPerGroup))];
+  };
+  for (let step = 0; step < STEPS; step++) {
+    const gates = state.map((own): HostMasks => {
+      const [groups, heads] = openOf(own);
+      // Heads of a closed group are open: with both at 0, neither would have a gradient.
+      const isOpen = (head: number) => heads.includes(head) || !groups.includes(head >> 1);
+      return {
+        "kv-groups": own.groups.map((_, g) => Number(groups.includes(g))),
+        "query-heads": own.heads.map((_, h) => Number(isOpen(h))),
+      };
+    });
+    const { gradients } = await gateGradients(model, gates, at(windows, step));
+    for (const [l, own] of state.entries()) {
+      own.groups = learned(own.groups, at(gradients, 2 * l), moments[l]!.groups, step);
+      own.heads = learned(own.heads, at(gradients, 2 * l + 1), moments[l]!.heads, step);
+    }
+  }
+  const found = (await grasprune.prune(context)).plan.layers;
+  assertEquals(found.map(({ kvGroups, queryHeads }) => [kvGroups, queryHeads]), state.map(openOf));
+  // At first the groups of the highest indices are closed.
+  assert(found.some(({ kvGroups }) => kvGroups.at(-1)! >= shape.kvGroups));
+}, { except: ["webgpu", "cpu"] });
+
 testOnEngines(
   "grasprune removes the planted channel where the loss is lower without it, and no other where not",
   async () => {
@@ -119,7 +146,7 @@ testOnEngines(
       using model = await onDevice(toySource({ layers: one, seed, dead, tiedHead: false }));
       const lossAt = async (gate: number) => {
         const gates = [{ ffn: new Float32Array(F).map((_, i) => i === live ? gate : 1) }];
-        return (await gradientsOf(model, gates, at(windows, 0))).loss;
+        return (await gateGradients(model, gates, at(windows, 0))).loss;
       };
       const [closed, half, open] = [await lossAt(0), await lossAt(0.5), await lossAt(1)];
       // The answer is known where the loss goes one way.

@@ -110,3 +110,14 @@ testOnEngines("what a run keeps makes every model again", async (engine) => {
     });
   }
 }, { except: ["webgpu", "cpu"] });
+
+testOnEngines("a method that trains and the recovery of another share the teacher's targets", async ({ name }) => {
+  await withFolder(async (out) => {
+    tf.engine().startScope();
+    for (const way of ["biases and recovery", "scales alone"]) await recordOf(out, name, WAYS[way]!);
+    const kept = [...Deno.readDirSync(join(out, "cache"))].filter((file) => file.name.endsWith(".safetensors"));
+    const texts = kept.map((file) => Deno.readTextFileSync(join(out, "cache", file.name)));
+    assertEquals(texts.filter((text) => text.includes('"key":"teacher')).length, 1);
+    tf.engine().endScope();
+  });
+}, { except: ["webgpu", "cpu"] });

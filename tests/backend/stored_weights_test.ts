@@ -6,7 +6,7 @@ import { openStoredWeights, storeWeights } from "../../benchmarks/records/kept_w
 import { FileFormatError, UsageError } from "../../core/util/errors.ts";
 import type { DoneRecord } from "../../core/schema/schema.ts";
 import { expectedTensors, tensorNames } from "../../models/config.ts";
-import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
+import type { DecoderModel } from "../../models/device.ts";
 import { openFolderModel, openModel } from "../../models/load.ts";
 import type { PrunePlan } from "../../models/plan.ts";
 import { hostTensor, pruneModel } from "../../models/surgery.ts";
@@ -15,7 +15,8 @@ import { byteLevelDefinition, exportToy, PLANS, recordOf, writeModelFolder } fro
 import { withFolder } from "../support/weights_fixture.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
 import { at } from "../../core/util/indexing.ts";
-import { logitsOf, onDevice } from "../support/device_models.ts";
+import { freed, logitsOf, onDevice } from "../support/device_models.ts";
+import { atEnd } from "../support/values.ts";
 
 const TOKENS = toyTokens({ count: 11 });
 
@@ -36,24 +37,20 @@ async function inRun(
     const path = join(folder, "toy-llama");
     writeModelFolder(path, exportToy(), byteLevelDefinition());
     const opened = openFolderModel(path);
-    const dense = await uploadModel(opened);
+    using _end = atEnd(() => opened.close());
+    using dense = await onDevice(opened);
     const name = tensorNames.weight(1, "down");
     const changed = await hostTensor(dense, name);
     const replaced = {
       [name]: { ...changed, data: changed.data.map((w, i) => w + Math.sin(i)) },
       ...bias && { [tensorNames.bias(0, "output")]: { shape: [32], data: new Float32Array(32).fill(0.25) } },
     };
-    const model = await pruneModel(dense, plan, replaced);
+    using model = freed(await pruneModel(dense, plan, replaced));
     const out = join(folder, "run");
     const base = recordOf(opened, { plan, method: "mask-prune" });
     const record = { ...base, storedWeights: await storeWeights(out, base, model) };
     writeRecord(out, record);
-    try {
-      await test({ out, record, model });
-    } finally {
-      for (const each of [dense, model]) disposeModel(each);
-      opened.close();
-    }
+    await test({ out, record, model });
   });
 }
 

@@ -5,7 +5,6 @@ import { at } from "../../core/util/indexing.ts";
 import { NumericError } from "../../core/util/errors.ts";
 import { createRng } from "../../core/util/rng.ts";
 import { packBatches } from "../../benchmarks/evaluation/packing.ts";
-import { disposeModel, uploadModel } from "../../models/device.ts";
 import { scoringModel } from "../../models/scoring.ts";
 import { fetchMoments, stepOnDevice } from "../../models/training/device_optimizer.ts";
 import {
@@ -15,13 +14,14 @@ import {
   stepParameters,
 } from "../../models/training/optimizer.ts";
 import { createStudent, disposeStudent, type HostMasks, studentStep } from "../../models/training/student.ts";
+import { onDevice } from "../support/device_models.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
 import { learningOptions, toyWindows } from "../support/method_context.ts";
 import { toySource } from "../support/toy.ts";
 import { countTraffic } from "../support/traffic.ts";
 
 testOnEngines("the caller of score() goes on when the batch is launched, before it is read", async () => {
-  const model = await uploadModel(toySource());
+  using model = await onDevice(toySource());
   const [packed] = packBatches(toyWindows(2, 20).map((ids) => ({ ids: [...ids], scored: ids.length - 1 })), 1024);
   assert(packed);
   const events: string[] = [];
@@ -35,11 +35,10 @@ testOnEngines("the caller of score() goes on when the batch is launched, before 
   );
   assertEquals(reads, 1);
   assertEquals(events.slice(events.lastIndexOf("launches") + 1), ["caller", "reads"]);
-  disposeModel(model);
 });
 
 testOnEngines("scoring a batch reads once, however many rows go through the vocabulary", async () => {
-  const model = await uploadModel(toySource());
+  using model = await onDevice(toySource());
   const scoring = scoringModel(model);
   for (const count of [2, 40]) {
     const sequences = toyWindows(count, 20).map((ids) => ({ ids: [...ids], scored: ids.length - 1 }));
@@ -48,14 +47,13 @@ testOnEngines("scoring a batch reads once, however many rows go through the voca
     const { reads, result } = await countTraffic(() => scoring.score(packed.batch, packed.targets));
     assertEquals([reads, result.logProbs.length, result.isGreedy.length], [1, 19 * count, 19 * count]);
   }
-  disposeModel(model);
 });
 
 const OPTIONS = learningOptions({ rank: 2, alpha: 4, steps: 6, batch: 4, tokens: 8, distillation: 0, clipNorm: 1 });
 
 /** Three steps with masks and micro-batches, and what the last one cost. */
 async function train(stepsOnDevice: boolean) {
-  const base = await uploadModel(toySource());
+  using base = await onDevice(toySource());
   const student = { ...createStudent(base, OPTIONS, createRng(0, "adapters")), stepsOnDevice };
   const masks = base.config.layers.map(({ ffnChannels }): HostMasks => ({
     ffn: Float32Array.from({ length: ffnChannels }, (_, i) => 1 - i / 50),
@@ -77,7 +75,6 @@ async function train(stepsOnDevice: boolean) {
   const moments = [...exportOptimizer(student.optimizer).tensors.values()].map(({ data }) => data);
   const values = parameters.reduce((sum, { length }) => sum + length, 0);
   disposeStudent(student);
-  disposeModel(base);
   return { result, parameters, moments, reads, writtenValues, values };
 }
 
@@ -127,7 +124,7 @@ testOnEngines("stepOnDevice() is AdamW with groups, schedules and clipping", asy
 });
 
 testOnEngines("a step on the device refuses gradients that are not finite, and moves nothing", async () => {
-  const base = await uploadModel(toySource());
+  using base = await onDevice(toySource());
   const student = { ...createStudent(base, OPTIONS, createRng(0, "adapters")), stepsOnDevice: true };
   const [first] = Object.values(student.adapters.parameters);
   assert(first);
@@ -135,5 +132,4 @@ testOnEngines("a step on the device refuses gradients that are not finite, and m
   await assertRejects(() => studentStep(student, { windows: toyWindows(2, 8), options: OPTIONS }), NumericError);
   assertEquals([student.optimizer.step, student.optimizer.device.size], [0, 0]);
   disposeStudent(student);
-  disposeModel(base);
 });

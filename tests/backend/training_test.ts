@@ -249,22 +249,21 @@ testOnEngines("foldTrained() and cutStudent() keep what the masked model compute
   const fresh = createStudent(teacher, options, createRng(0, "unused"));
   disposeStudent(fresh);
   const before = { ...fresh, scales: {}, adapters: own, model: withAdapters(teacher, own) };
-  const compact = await pruneModel(teacher, PLAN);
+  using compact = freed(await pruneModel(teacher, PLAN));
   const cut = await cutStudent(before, { compact, plan: PLAN, config: teacher.config, options });
   assertClose(await logitsOf(cut.model, narrow), expected, { atol, rtol: 0 }, "logits of the cut student");
 
-  const merged = await pruneModel(teacher, PLAN);
+  using merged = freed(await pruneModel(teacher, PLAN));
   foldTrained(merged, cut.model, { masks: kept });
   assertClose(await logitsOf(merged), expected, { atol, rtol: 0 }, "logits of the merged model");
   disposeStudent(cut);
   tf.dispose([...wide, ...narrow].flatMap((layer) => Object.values(layer) as tf.Tensor[]));
-  for (const model of [compact, merged]) disposeModel(model);
   free();
 });
 
 testOnEngines("scales train with frozen weights, are cut with their units, and fold into the weights", async () => {
   for (const recover of ["scales", "lora"] as const) {
-    const base = await uploadModel(toySource({ seed: 3, layers: [GROUPED, GROUPED] }));
+    using base = await onDevice(toySource({ seed: 3, layers: [GROUPED, GROUPED] }));
     const options = learningOptions({ steps: 4, batch: 2, tokens: 8, distillation: 0, rank: 2, recover });
     const before = createStudent(base, options, createRng(0, "unused"));
     assertEquals(Object.keys(before.adapters.parameters).length > 0, recover === "lora");
@@ -282,13 +281,12 @@ testOnEngines("scales train with frozen weights, are cut with their units, and f
     const wide = uploadMasks(await scaledMasks(before, gates));
     const expected = await logitsOf(before.model, wide);
     const tolerance = { atol: 1e-4 * Math.max(...expected.map(Math.abs)), rtol: 0 };
-    const compact = await pruneModel(base, plan);
+    using compact = freed(await pruneModel(base, plan));
     const cut = await cutStudent(before, { compact, plan, config: base.config, options });
     foldParts(compact, await trainedParts(cut));
     assertClose(await logitsOf(compact), expected, tolerance, `logits of the folded model, ${recover}`);
     disposeStudent(cut);
     tf.dispose(wide.flatMap((layer) => Object.values(layer) as tf.Tensor[]));
-    for (const model of [compact, base]) disposeModel(model);
   }
 });
 

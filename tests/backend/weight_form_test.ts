@@ -143,9 +143,8 @@ testOwnOperations("every method chooses the same units of weights as stored, lay
     const plans: Record<string, PrunePlan> = {};
     for (const form of ["f32", "stored", ...method.layerwise ? ["stored, by layers"] as const : []] as const) {
       const weights = form === "f32" ? form : "stored";
-      const model = await (form === "stored, by layers" ? openLayerwise : uploadModel)(source, weights);
+      using model = freed(await (form === "stored, by layers" ? openLayerwise : uploadModel)(source, weights));
       plans[form] = (await method.prune(methodContext({ ...given, model, options }))).plan;
-      disposeModel(model);
     }
     for (const plan of Object.values(plans)) assertEquals(plan, plans.f32, method.id);
   }

@@ -1,17 +1,13 @@
 /** Learning decides which units stay: the learned choice of `mask-prune` beats the choice that it starts from when both
  * train alike, with all weights frozen. */
 import { assert, assertEquals } from "@std/assert";
-import { startEngine } from "../../core/engine/engine.ts";
 import { at, lookUp } from "../../core/util/indexing.ts";
 import { drawCalibration } from "../../datasets/calibration.ts";
-import { loadCorpus } from "../../datasets/load.ts";
-import { getCorpus } from "../../datasets/mod.ts";
 import type { Statistics } from "../../methods/define.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import { expectedTensors, type HostTensor, memorySource, tensorNames, type WeightSource } from "../../models/config.ts";
-import { openModel } from "../../models/load.ts";
-import { freed, lossOf, onDevice } from "../support/device_models.ts";
-import { startable, testOnEngines } from "../support/engines.ts";
+import { bundledModel, freed, lossOf, onDevice } from "../support/device_models.ts";
+import { testOnEngines } from "../support/engines.ts";
 import { learningOptions, methodContext, modelOf, toyWindows } from "../support/method_context.ts";
 import { toySource } from "../support/toy.ts";
 
@@ -25,14 +21,8 @@ Deno.test({
   sanitizeOps: false,
   sanitizeResources: false,
   fn: async () => {
-    await startEngine(startable.includes("tensorflow") ? "tensorflow" : "wasm");
-    const { source, tokenizer } = await openModel("tiny");
-    const corpus = getCorpus("tiny-world");
-    const { texts } = await loadCorpus(corpus, { split: "validation" });
-    const ids = Int32Array.from(tokenizer.encode(texts.join("\n\n")));
-    const heldOut = Array.from({ length: 48 }, (_, i) => ids.slice(128 * i, 128 * (i + 1)));
-    using model = await onDevice(source);
-    source.close();
+    const { model: bundled, tokenizer, corpus, heldOut } = await bundledModel(48, 128);
+    using model = bundled;
     const training = learningOptions({ steps: 30, batch: 2, tokens: 128, recover: "scales" });
     for (const seed of [0, 1, 2]) {
       const draw = async (stream: string, sequences: number) =>

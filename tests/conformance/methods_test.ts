@@ -12,7 +12,7 @@ import { parseOptions } from "../../methods/mod.ts";
 import type { DecoderConfig } from "../../models/config.ts";
 import { type LayerPlan, type LayerShape, UNITS, widthOf } from "../../models/units.ts";
 import { keptParameters, layerParameters } from "../../models/count.ts";
-import { type DecoderModel, disposeModel } from "../../models/device.ts";
+import type { DecoderModel } from "../../models/device.ts";
 import { densePlan, keptLayers, plannedConfig, type PrunePlan } from "../../models/plan.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import { resolveTarget } from "../../models/target.ts";
@@ -22,7 +22,8 @@ import { assertClose, testOnEngines } from "../support/engines.ts";
 import { type ContextOptions, learningOptions, methodContext, toyWindows } from "../support/method_context.ts";
 import { testedMethods } from "../support/own_methods.ts";
 import { planToHidden, planToMasks } from "../support/plan_masks.ts";
-import { logitsOf, onDevice } from "../support/device_models.ts";
+import { atEnd } from "../support/values.ts";
+import { freed, logitsOf, onDevice } from "../support/device_models.ts";
 
 const { methods, fileOf: ownFiles } = await testedMethods();
 
@@ -208,17 +209,11 @@ function assertUniform({ layers }: DecoderConfig, title: string): void {
 async function assertMaskedEqualsPruned(model: DecoderModel, { plan, replaced }: PruneResult, title: string) {
   const masks = planToMasks(model.config, plan);
   const hidden = planToHidden(model.config, plan);
-  const whole = await pruneModel(model, densePlan(model.config), replaced);
-  const small = await pruneModel(model, plan, replaced);
-  try {
-    const claim = "the cut model must compute what the masked dense model computes";
-    assertSameLogits(await logitsOf(small, probe), await logitsOf(whole, probe, { masks, hidden }), title, claim);
-  } finally {
-    disposeModel(whole);
-    disposeModel(small);
-    hidden?.mask.dispose();
-    for (const layer of masks) tf.dispose(Object.values(layer));
-  }
+  using _masks = atEnd(() => tf.dispose([hidden?.mask ?? [], ...masks.flatMap((own) => Object.values(own))]));
+  using whole = freed(await pruneModel(model, densePlan(model.config), replaced));
+  using small = freed(await pruneModel(model, plan, replaced));
+  const claim = "the cut model must compute what the masked dense model computes";
+  assertSameLogits(await logitsOf(small, probe), await logitsOf(whole, probe, { masks, hidden }), title, claim);
 }
 
 const range = (from: number, to: number) => Array.from({ length: to - from }, (_, i) => from + i);
@@ -268,13 +263,9 @@ for (const method of methods) {
       const { plan, replaced } = await prune(model, given);
       assertSamePlan(title, plan, densePlan(model.config), ["the plan", "the dense model"]);
       if (Object.keys(replaced ?? {}).length === 0) return;
-      const same = await pruneModel(model, plan, replaced);
-      try {
-        const claim = "the replaced tensors must leave the dense model as it is";
-        assertSameLogits(await logitsOf(same, probe), await logitsOf(model, probe), title, claim);
-      } finally {
-        disposeModel(same);
-      }
+      using same = freed(await pruneModel(model, plan, replaced));
+      const claim = "the replaced tensors must leave the dense model as it is";
+      assertSameLogits(await logitsOf(same, probe), await logitsOf(model, probe), title, claim);
     });
   });
 

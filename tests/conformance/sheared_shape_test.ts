@@ -7,13 +7,13 @@ import type { PruneResult } from "../../methods/define.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import type { LayerShape } from "../../models/units.ts";
 import { keptParameters } from "../../models/count.ts";
-import { type DecoderModel, disposeModel } from "../../models/device.ts";
+import type { DecoderModel } from "../../models/device.ts";
 import { isRemoved, keptLayers } from "../../models/plan.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { testOnEngines } from "../support/engines.ts";
 import { type ContextOptions, learningOptions, methodContext, modelOf, toyWindows } from "../support/method_context.ts";
 import { toySource } from "../support/toy.ts";
-import { onDevice } from "../support/device_models.ts";
+import { freed, onDevice } from "../support/device_models.ts";
 
 /** Software WebGPU and plain JavaScript take many times as long. */
 const SLOW: readonly EngineName[] = ["webgpu", "cpu"];
@@ -68,9 +68,8 @@ testOnEngines("sheared: prunes to the shape, within the budget", async () => {
     const result = await prune(model, options);
     const { plan } = result;
     const { targetHidden = 32, targetLayers = 3 } = options;
-    const small = await modelOf(model, result);
+    using small = freed(await modelOf(model, result));
     const { width, layers } = small.config;
-    disposeModel(small);
     assertEquals([width, layers.length], [targetHidden, targetLayers]);
     if (options.targetFfn) assertEquals(layers[0], { kvGroups: 3, queryHeadsPerGroup: 1, ffnChannels: 12 });
     assertEquals(plan.hidden === undefined, targetHidden === 32);

@@ -3,14 +3,8 @@ import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { runPaths } from "../../benchmarks/records/store.ts";
 import { sha256OfFiles } from "../../core/formats/ranged_file.ts";
-import type { DoneRecord } from "../../core/schema/schema.ts";
-import { doneCells as done, refused, succeed } from "../support/bench_process.ts";
+import { doneCells as done, refused, scoresOf, succeed } from "../support/bench_process.ts";
 import { folderTest } from "../support/weights_fixture.ts";
-
-const scores = ({ perplexity, tasks }: DoneRecord) => ({
-  nll: perplexity.map(({ windowNll }) => windowNll),
-  outcomes: tasks.map(({ task, outcomes }) => [task, outcomes]),
-});
 
 folderTest("bench eval --model puts a model pruned elsewhere beside a run, or its dense model", async (out) => {
   const [run, alone, folder] = [join(out, "run"), join(out, "alone"), join(out, "elsewhere")];
@@ -23,7 +17,7 @@ folderTest("bench eval --model puts a model pruned elsewhere beside a run, or it
   const [dense, found, own] = done(run);
   assert(dense && found && own);
   assertEquals([found, own].map(({ cell }) => cell.method?.id), ["found", "magnitude"]);
-  assertEquals(scores(found), scores(own));
+  assertEquals(scoresOf(found), scoresOf(own));
   assertEquals([found.size, found.denseSize], [own.size, own.denseSize]);
   assertEquals(found.cell.sparsity, 0.3);
   const report = Deno.readTextFileSync(join(runPaths(run).report, "comparison.md"));
@@ -41,7 +35,7 @@ folderTest("bench eval --model puts a model pruned elsewhere beside a run, or it
   const there = ["--model", folder, "--dense", "tiny", "--out", alone];
   await succeed("eval", ...there, "--label", "found", ...measured, "--engine", "wasm");
   assertEquals(done(alone).map(({ cell }) => cell.method?.id), [undefined, "found"]);
-  assertEquals(done(alone).map(scores), [scores(dense), scores(own)]);
+  assertEquals(done(alone).map(scoresOf), [scoresOf(dense), scoresOf(own)]);
 
   // It is timed as the others are.
   const timed = join(out, "timed.yaml");

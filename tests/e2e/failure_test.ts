@@ -4,8 +4,9 @@ import { join } from "node:path";
 import { take } from "../support/values.ts";
 import { at } from "../../core/util/indexing.ts";
 import { denoRun } from "../../core/util/deno_run.ts";
+import { ifThere } from "../../core/util/paths.ts";
 import { readRecords } from "../../benchmarks/records/store.ts";
-import { bench, benchWith, finish, killCell, signalCell, succeed, watch } from "../support/bench_process.ts";
+import { bench, benchWith, finish, killCell, signalCell, statesOf, succeed, watch } from "../support/bench_process.ts";
 import { folderTest } from "../support/weights_fixture.ts";
 import { ROOT } from "../../core/util/user_folder.ts";
 
@@ -14,9 +15,6 @@ const run = (out: string, ...flags: string[]) => [
   ...["run", "--preset", "smoke", "--engine", "wasm", "--methods", "random", "--no-throughput", "--jobs", "1"],
   ...["--out", out, ...flags],
 ];
-
-const kinds = (out: string) =>
-  readRecords(out).records.map((record) => record.state === "failed" ? record.failure.kind : record.state);
 
 const failures = (out: string) =>
   readRecords(out).records.flatMap((record) => record.state === "failed" ? [record.failure] : []);
@@ -28,7 +26,7 @@ folderTest("a killed cell is out of memory, a crashed one a crash, and --retry t
     if (event.event === "cell-phase" && event.phase === "loading") killCell(out, signals.shift()!);
   });
   assertEquals(status.code, 1);
-  assertEquals(kinds(out), ["out-of-memory", "crash"]);
+  assertEquals(statesOf(out), ["out-of-memory", "crash"]);
   const [killed, crashed] = take(failures(out), 2);
   assertStringIncludes(killed.message, "run fewer cells at once");
   assertStringIncludes(crashed.message, "--retry crash");
@@ -36,10 +34,10 @@ folderTest("a killed cell is out of memory, a crashed one a crash, and --retry t
   const kept = await finish(bench(...run(out, "--retry", "oom")));
   assertEquals(kept.code, 1, kept.stderr);
   assertStringIncludes(kept.stderr, "1 failed earlier and are retried, 1 failed earlier and are not retried");
-  assertEquals(kinds(out), ["done", "crash"]);
+  assertEquals(statesOf(out), ["done", "crash"]);
 
   await succeed(...run(out));
-  assertEquals(kinds(out), ["done", "done"]);
+  assertEquals(statesOf(out), ["done", "done"]);
 });
 
 folderTest("a cell that hangs ends with a run that is killed", async (out) => {
@@ -67,7 +65,7 @@ folderTest("--timeout ends a cell that takes longer, also behind a launcher", as
   // Less than any process takes to start.
   const { code, stderr } = await finish(benchWith({ programs }, ...run(out, "--timeout", "0.05")));
   assertEquals(code, 1, stderr);
-  assertEquals(kinds(out), ["timeout", "timeout"]);
+  assertEquals(statesOf(out), ["timeout", "timeout"]);
   assertStringIncludes(at(failures(out), 0).message, "stopped after 0.05 s: give a longer --timeout");
   const { code: kept } = await finish(bench(...run(out, "--retry", "none")));
   assertEquals(kept, 1);
@@ -102,13 +100,8 @@ folderTest("a cell whose data is gone says what to fetch", async (out) => {
 
 /** Mounts a file system of `size` on `folder`; false where this process may not. */
 function mountSmall(folder: string, size: string): boolean {
-  try {
-    return new Deno.Command("mount", { args: ["-t", "tmpfs", "-o", `size=${size}`, "none", folder] }).outputSync()
-      .success;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
+  const args = ["-t", "tmpfs", "-o", `size=${size}`, "none", folder];
+  return ifThere(() => new Deno.Command("mount", { args }).outputSync().success, false);
 }
 
 folderTest("a model or samples that cannot be written fail the cell where the disk is not full", async (out) => {
@@ -118,7 +111,7 @@ folderTest("a model or samples that cannot be written fail the cell where the di
     const { code } = await watch(run(folder, ...flags), ({ event }) => {
       if (event === "start") Deno.writeTextFileSync(join(folder, place), "in the way");
     });
-    assertEquals([code, kinds(folder)], [1, place === "weights" ? ["done", "error"] : ["error"]]);
+    assertEquals([code, statesOf(folder)], [1, place === "weights" ? ["done", "error"] : ["error"]]);
     assertStringIncludes(at(failures(folder), 0).message, place);
   }
 });
@@ -163,7 +156,7 @@ diskTest("a disk that is full before the first record stops the run with a messa
   }
   Deno.removeSync(filler);
   await succeed(...run(join(disk, "0"), "--sparsity", "0"));
-  assertEquals(kinds(join(disk, "0")), ["done"]);
+  assertEquals(statesOf(join(disk, "0")), ["done"]);
 });
 
 diskTest("a full disk stops the run with a message, loses no record, and the run goes on with space", async (disk) => {
@@ -176,6 +169,6 @@ diskTest("a full disk stops the run with a message, loses no record, and the run
   assertEquals(readRecords(disk), { records: before, problems: [] });
   Deno.removeSync(filler);
   await succeed(...run(disk, "--sparsity", "0.25,0.5", "--retry", "disk-full"));
-  assertEquals(kinds(disk), ["done", "done", "done"]);
+  assertEquals(statesOf(disk), ["done", "done", "done"]);
   assert(readRecords(disk).records.some(({ id }) => id === at(before, 0).id));
 });

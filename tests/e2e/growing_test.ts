@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { readRunFile } from "../../benchmarks/records/run_file.ts";
 import { readRecords, runPaths } from "../../benchmarks/records/store.ts";
 import { sha256OfFiles } from "../../core/formats/ranged_file.ts";
-import { doneCells as done, killCell, refused, succeed, watch } from "../support/bench_process.ts";
+import { doneCells as done, killCell, refused, scoresOf, succeed, watch } from "../support/bench_process.ts";
 import { folderTest } from "../support/weights_fixture.ts";
 
 const PRUNED = (
@@ -14,13 +14,7 @@ const FIRST = ["--perplexity", "tiny-world:a:64:4", "--tasks", "tiny-facts", "--
 const BOTH = ["--perplexity", "tiny-world:a:64:4,tiny-world:b:32:4", "--tasks", "tiny-facts,tiny-agreement"];
 
 /** Everything that was measured, without times. */
-const scores = (out: string) =>
-  done(out).map(({ id, plan, perplexity, tasks }) => ({
-    id,
-    plan,
-    nll: perplexity.map(({ windowNll }) => windowNll),
-    outcomes: tasks.map(({ task, outcomes }) => [task, outcomes]),
-  }));
+const scores = (out: string) => done(out).map((record) => [record.id, record.plan, scoresOf(record)]);
 const log = (out: string) =>
   [...Deno.readDirSync(runPaths(out).logs)].map(({ name }) => Deno.readTextFileSync(join(runPaths(out).logs, name)))
     .join("");

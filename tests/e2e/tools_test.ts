@@ -31,6 +31,7 @@ Deno.test("a tool says in one sentence what it cannot do", async () => {
   await refused('Cannot pack "/no/model"', "tools/pack/pack.ts", "--out", "a.tar.xz", "--model", "/no/model");
   await refused("--limit has no effect", "tools/checks/check_lm_eval.ts", "--task-files", "--limit", "1");
   await refused("--tokens must be a whole number of at least 2", "tools/bench/bench_engine.ts", "--tokens", "1");
+  await refused("at most the model's 512", "tools/bench/bench_engine.ts", "--tokens", "9999", "--model", "tiny");
   await refused("FILE.tar.xz", "tools/pack/pack.ts", "--out", "a.zip");
 });
 

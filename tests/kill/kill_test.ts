@@ -3,6 +3,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";
 import { lockFolder, readRecord, readRecords, runPaths } from "../../benchmarks/records/store.ts";
+import { ifThere, isThere } from "../../core/util/paths.ts";
 import { createRng, type Rng } from "../../core/util/rng.ts";
 import type { CellRecord, DoneRecord } from "../../core/schema/schema.ts";
 import { bench, benchWith, finish, signalCell } from "../support/bench_process.ts";
@@ -57,13 +58,9 @@ const killers: Record<string, Killer> = {
  * number of finished cells. */
 function assertNothingLost(out: string, finished: Map<string, string>): number {
   const { records } = runPaths(out);
-  let names: string[];
-  try {
-    names = [...Deno.readDirSync(records)].map(({ name }) => name).filter((name) => /\.json(\.gz)?$/.test(name));
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return 0;
-    throw error;
-  }
+  const files = ifThere(() => [...Deno.readDirSync(records)], null);
+  if (files === null) return 0;
+  const names = files.map(({ name }) => name).filter((name) => /\.json(\.gz)?$/.test(name));
   const stored = readRecords(out);
   assertEquals(stored.problems, [], "torn records");
   assertEquals(stored.records.length, names.length);
@@ -80,15 +77,10 @@ function assertNothingLost(out: string, finished: Map<string, string>): number {
 
 /** Whether a training of the run has a snapshot to go on from. */
 function hasSnapshot(out: string): boolean {
-  try {
-    return [...Deno.readDirSync(runPaths(out).cache)].some(({ name }) =>
-      name.startsWith("training-") &&
-      [...Deno.readDirSync(join(runPaths(out).cache, name))].some(({ name }) => name === "latest.json")
-    );
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
+  const { cache } = runPaths(out);
+  const isSnapshot = ({ name }: Deno.DirEntry) =>
+    name.startsWith("training-") && isThere(join(cache, name, "latest.json"));
+  return ifThere(() => [...Deno.readDirSync(cache)], []).some(isSnapshot);
 }
 
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));

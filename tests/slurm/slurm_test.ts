@@ -3,7 +3,7 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import { join } from "node:path";
 import { at } from "../../core/util/indexing.ts";
 import { readRecords, runPaths } from "../../benchmarks/records/store.ts";
-import { benchWith, finish } from "../support/bench_process.ts";
+import { benchWith, finish, statesOf } from "../support/bench_process.ts";
 import { missing, startCluster } from "../support/slurm_cluster.ts";
 
 const RIGHTS = [
@@ -17,9 +17,6 @@ const run = (out: string, ...flags: string[]) => [
 ];
 
 const slurm = (...args: string[]) => benchWith({ rights: RIGHTS }, ...args);
-
-const states = (out: string) =>
-  readRecords(out).records.map((record) => record.state === "failed" ? record.failure.kind : record.state);
 
 function command(name: string, ...args: string[]): string {
   const { stdout, stderr, success } = new Deno.Command(name, { args }).outputSync();
@@ -52,7 +49,7 @@ Deno.test({
         const { code, stderr } = await finish(slurm(...run(out, "--partition", "test", "--time", "5")));
         assertEquals(code, 0, stderr);
         assertStringIncludes(stderr, "3 cells submitted to Slurm as job");
-        assertEquals(states(out), ["done", "done", "done"]);
+        assertEquals(statesOf(out), ["done", "done", "done"]);
         cells += 3;
         const again = await finish(slurm(...run(out)));
         assertEquals(again.code, 0, again.stderr);
@@ -85,7 +82,7 @@ Deno.test({
         assertEquals(code, 0, stderr);
         assertStringIncludes(stderr, "3 cells are in Slurm's queue already");
         assert(!stderr.includes("submitted"), stderr);
-        assertEquals(states(out), ["done", "done", "done"]);
+        assertEquals(statesOf(out), ["done", "done", "done"]);
         cells += 3;
       });
 
@@ -94,7 +91,7 @@ Deno.test({
         const one = ["--methods", "random", "--sparsity", "0"];
         const limited = await finish(slurm(...run(out, ...one, "--timeout", "0.05")));
         assertEquals(limited.code, 1, limited.stderr);
-        assertEquals(states(out), ["timeout"]);
+        assertEquals(statesOf(out), ["timeout"]);
         const follower = slurm(...run(out, ...one, "--retry", "timeout", "--sbatch", "begin=now+60"), "--json");
         const [shown, waited] = follower.stderr.tee();
         for await (const chunk of shown.pipeThrough(new TextDecoderStream())) {
@@ -104,10 +101,10 @@ Deno.test({
         }
         await Promise.all([new Response(waited).text(), follower.stdout.cancel()]);
         assertEquals((await follower.status).code, 1);
-        assertEquals(states(out), ["error"]);
+        assertEquals(statesOf(out), ["error"]);
         const last = await finish(slurm(...run(out, ...one, "--retry", "error")));
         assertEquals(last.code, 0, last.stderr);
-        assertEquals(states(out), ["done"]);
+        assertEquals(statesOf(out), ["done"]);
         cells += 3;
         assert([...Deno.readDirSync(runPaths(out).logs)].some(({ name }) => name.startsWith("slurm-")));
       });

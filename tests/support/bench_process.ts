@@ -3,6 +3,7 @@ import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { ROOT } from "../../core/util/user_folder.ts";
 import { askedRecords } from "../../benchmarks/records/run_file.ts";
+import { readRecords } from "../../benchmarks/records/store.ts";
 import type { DoneRecord } from "../../core/schema/schema.ts";
 
 const RIGHTS = ["--allow-read", "--allow-write", "--allow-env", "--allow-sys", "--allow-ffi", "--allow-run=deno,git"];
@@ -62,6 +63,16 @@ export async function refused(problem: string, ...args: string[]): Promise<void>
 /** The finished cells that the run in `out` asks for. */
 export const doneCells = (out: string): DoneRecord[] =>
   askedRecords(out).records.filter((record): record is DoneRecord => record.state === "done");
+
+/** The state of each cell in `out` that has a record: `done`, or the class of its failure. */
+export const statesOf = (out: string): string[] =>
+  readRecords(out).records.map((record) => record.state === "failed" ? record.failure.kind : record.state);
+
+/** What was measured of a cell, without times. */
+export const scoresOf = ({ perplexity, tasks }: DoneRecord): unknown[] => [
+  perplexity.map(({ windowNll }) => windowNll),
+  tasks.map(({ task, outcomes }) => [task, outcomes]),
+];
 
 /** Runs `bench` with `--json` and shows each event to `onEvent` as it comes. */
 export async function watch(

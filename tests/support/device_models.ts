@@ -3,10 +3,17 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
+import { startEngine } from "../../core/engine/engine.ts";
+import { loadCorpus } from "../../datasets/load.ts";
+import { getCorpus } from "../../datasets/mod.ts";
 import { forward, targetLogProbs } from "../../models/decoder.ts";
 import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
 import type { TokenBatch } from "../../models/layers.ts";
 import { nextTokens, scoredRows, windowBatch } from "../../models/training/batches.ts";
+import { openModel } from "../../models/load.ts";
+import { batchGradients } from "../../models/training/gradients.ts";
+import { type HostMasks, uploadMasks } from "../../models/training/student.ts";
+import { startable } from "./engines.ts";
 import { logits } from "../../models/vocabulary.ts";
 
 /** The model, freed at the end of the block: `using small = freed(pruneModel(dense, plan))`. */
@@ -39,4 +46,32 @@ export async function lossOf(model: DecoderModel, windows: Int32Array[]): Promis
   const { logProbs } = await targetLogProbs(model, rows, nextTokens(batch));
   rows.dispose();
   return -logProbs.reduce((sum, value) => sum + value, 0) / logProbs.length;
+}
+
+/** Cross entropy of a window with gates, and its gradients to them: layer by layer, in their order. */
+export async function gateGradients(
+  model: DecoderModel,
+  gates: HostMasks[],
+  window: Int32Array,
+): Promise<{ loss: number; gradients: Float32Array[] }> {
+  const masks = uploadMasks(gates);
+  const variables = masks.flatMap((layer) => Object.values(layer) as tf.Tensor[]);
+  const weights = { crossEntropy: 1, distillation: 0, temperature: 1, hidden: 0 };
+  const { terms, gradients } = await batchGradients({ model, masks, windows: [window], weights, variables });
+  tf.dispose(variables);
+  return { loss: terms.total, gradients };
+}
+
+/** The bundled model on the native engine where it starts, its tokenizer, its corpus, and `count` windows of text that
+ * it has not seen. */
+export async function bundledModel(count: number, tokens: number) {
+  await startEngine(startable.includes("tensorflow") ? "tensorflow" : "wasm");
+  const { source, tokenizer } = await openModel("tiny");
+  const corpus = getCorpus("tiny-world");
+  const { texts } = await loadCorpus(corpus, { split: "validation" });
+  const ids = Int32Array.from(tokenizer.encode(texts.join("\n\n")));
+  const heldOut = Array.from({ length: count }, (_, i) => ids.slice(tokens * i, tokens * (i + 1)));
+  const model = await onDevice(source);
+  source.close();
+  return { model, tokenizer, corpus, heldOut };
 }

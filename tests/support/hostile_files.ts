@@ -18,6 +18,7 @@ import { byteLevelDefinition, PLANS } from "./export_fixture.ts";
 import { REBUILD, REBUILT, REBUILT_FROM } from "./rebuild_fixture.ts";
 import { ggufMetadata, ggufTensors } from "./gguf_fixture.ts";
 import { ggufBytes, randomTensors, smallConfig, writeFolder } from "./weights_fixture.ts";
+import { atEnd } from "./values.ts";
 
 const ROOT = join(import.meta.dirname!, "../..");
 /** Longest time that one small file may take, in milliseconds: a hang, not slowness, is looked for. */
@@ -103,14 +104,11 @@ function jsonChanged(text: string, changes: readonly JsonChange[]): string {
 /** Opens a model, reads every tensor and encodes a text. */
 async function useModel(path: string): Promise<void> {
   const { source, tokenizer } = await openModel(path);
-  try {
-    assert(source.config.layers.length <= MAX_LAYERS);
-    assert(tokenizer.encode("abc the hat").every((id) => Number.isInteger(id) && id < source.config.vocabSize));
-    for (const [name, shape] of expectedTensors(source.config)) {
-      assertEquals(source.read(name).data.length, shape.reduce((product, size) => product * size, 1));
-    }
-  } finally {
-    source.close();
+  using _end = atEnd(() => source.close());
+  assert(source.config.layers.length <= MAX_LAYERS);
+  assert(tokenizer.encode("abc the hat").every((id) => Number.isInteger(id) && id < source.config.vocabSize));
+  for (const [name, shape] of expectedTensors(source.config)) {
+    assertEquals(source.read(name).data.length, shape.reduce((product, size) => product * size, 1));
   }
 }
 
@@ -233,18 +231,15 @@ export interface Outcome {
 export async function fuzz(inputs: number, seed?: number): Promise<Map<string, Outcome>> {
   const root = Deno.makeTempDirSync();
   const outcomes = new Map<string, Outcome>();
-  try {
-    const targets = await writeTargets(root);
-    const names = [...new Set(targets.map(({ name }) => name))];
-    for (const target of targets) {
-      const shared = targets.filter(({ name }) => name === target.name).length;
-      const numRuns = Math.ceil(inputs / names.length / shared);
-      const outcome = outcomes.get(target.name) ?? { read: 0, refused: 0 };
-      outcomes.set(target.name, outcome);
-      await fuzzTarget(target, { numRuns, ...seed === undefined ? {} : { seed } }, outcome);
-    }
-  } finally {
-    Deno.removeSync(root, { recursive: true });
+  using _end = atEnd(() => Deno.removeSync(root, { recursive: true }));
+  const targets = await writeTargets(root);
+  const names = [...new Set(targets.map(({ name }) => name))];
+  for (const target of targets) {
+    const shared = targets.filter(({ name }) => name === target.name).length;
+    const numRuns = Math.ceil(inputs / names.length / shared);
+    const outcome = outcomes.get(target.name) ?? { read: 0, refused: 0 };
+    outcomes.set(target.name, outcome);
+    await fuzzTarget(target, { numRuns, ...seed === undefined ? {} : { seed } }, outcome);
   }
   return outcomes;
 }

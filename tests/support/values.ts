@@ -23,3 +23,6 @@ export function known<T>(value: T, what = "the value"): NonNullable<T> {
   if (value === undefined || value === null) throw new AssertionError({ message: `${what} must be there` });
   return value;
 }
+
+/** Ends something at the end of the block: `using _end = atEnd(() => source.close())`. */
+export const atEnd = (end: () => void): Disposable => ({ [Symbol.dispose]: end });

@@ -215,3 +215,10 @@ export const withFiles = (files: Record<string, string | Uint8Array>, test: (fol
 export function folderTest(name: string, test: (folder: string) => unknown): void {
   Deno.test(name, () => withFolder(test));
 }
+
+/** An environment variable that is as before at the end of the block: `using _home = setting("HF_HOME", folder)`. */
+export function setting(name: string, value: string): Disposable {
+  const before = Deno.env.get(name);
+  Deno.env.set(name, value);
+  return { [Symbol.dispose]: () => before === undefined ? Deno.env.delete(name) : Deno.env.set(name, before) };
+}

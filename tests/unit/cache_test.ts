@@ -2,7 +2,7 @@ import { assertEquals } from "@std/assert";
 import { join } from "node:path";
 import { type CacheScope, createCache } from "../../benchmarks/cells/cache.ts";
 import type { Statistics } from "../../methods/define.ts";
-import { tempFolder } from "../support/weights_fixture.ts";
+import { folderTest } from "../support/weights_fixture.ts";
 
 const SCOPE: CacheScope = { weights: "aa", engine: "wasm", seed: 0, calibration: [Int32Array.of(1, 2, 3)] };
 const STATISTICS: Statistics = {
@@ -10,32 +10,31 @@ const STATISTICS: Statistics = {
   scale: { shape: [1], data: Float32Array.of(7) },
 };
 
-function inFolder(name: string, test: (folder: string, computed: () => number) => Promise<void>): void {
-  Deno.test(name, async () => {
-    using temp = tempFolder();
-    const folder = temp.path;
-    let calls = 0;
-    compute = () => {
-      calls++;
-      return Promise.resolve(STATISTICS);
-    };
-    await test(folder, () => calls);
-  });
+/** Gives the statistics, and counts how often. */
+function counting() {
+  const compute = () => {
+    compute.calls++;
+    return Promise.resolve(STATISTICS);
+  };
+  compute.calls = 0;
+  return compute;
 }
 
-let compute: () => Promise<Statistics>;
-
-inFolder("createCache() computes statistics once and gives the same values from disk", async (folder, computed) => {
+folderTest("createCache() computes statistics once and gives the same values from disk", async (folder) => {
+  const compute = counting();
   assertEquals(await createCache(folder, SCOPE)("norms", compute), STATISTICS);
   assertEquals(await createCache(folder, SCOPE)("norms", compute), STATISTICS);
-  assertEquals(computed(), 1);
+  assertEquals(compute.calls, 1);
 });
 
-inFolder("createCache() computes anew when anything differs that statistics depend on", async (folder, computed) => {
+folderTest("createCache() computes anew when anything differs that statistics depend on", async (folder) => {
+  const compute = counting();
   const scopes: Partial<CacheScope>[] = [
     {},
     { weights: "bb" },
     { engine: "cpu" },
+    { arithmetic: "fast" },
+    { form: "stored" },
     { seed: 1 },
     { calibration: [Int32Array.of(1, 2, 4)] },
     { calibration: [Int32Array.of(1, 2), Int32Array.of(3)] },
@@ -46,20 +45,22 @@ inFolder("createCache() computes anew when anything differs that statistics depe
   for (const scope of scopes) await createCache(folder, { ...SCOPE, ...scope })("norms", compute);
   await createCache(folder, { ...SCOPE, methodFile: undefined })("norms", compute);
   await createCache(folder, SCOPE)("variances", compute);
-  assertEquals(computed(), scopes.length + 1);
+  assertEquals(compute.calls, scopes.length + 1);
 });
 
-inFolder("createCache() lets one of those who ask at the same time compute", async (folder, computed) => {
+folderTest("createCache() lets one of those who ask at the same time compute", async (folder) => {
+  const compute = counting();
   const slow = async () => {
     await new Promise((resolve) => setTimeout(resolve, 20));
     return await compute();
   };
   const results = await Promise.all([1, 2, 3].map(() => createCache(folder, SCOPE)("norms", slow)));
   assertEquals(results, [STATISTICS, STATISTICS, STATISTICS]);
-  assertEquals(computed(), 1);
+  assertEquals(compute.calls, 1);
 });
 
-inFolder("createCache() replaces what is damaged, and keeps nothing of a failure", async (folder, computed) => {
+folderTest("createCache() replaces what is damaged, and keeps nothing of a failure", async (folder) => {
+  const compute = counting();
   const remember = createCache(folder, SCOPE);
   const failing = () => Promise.reject(new RangeError("no"));
   assertEquals(await remember("norms", failing).catch((error) => error.message), "no");
@@ -67,5 +68,5 @@ inFolder("createCache() replaces what is damaged, and keeps nothing of a failure
   const name = [...Deno.readDirSync(folder)].find((entry) => entry.name.endsWith(".safetensors"))!.name;
   Deno.truncateSync(join(folder, name), 20);
   assertEquals(await remember("norms", compute), STATISTICS);
-  assertEquals(computed(), 2);
+  assertEquals(compute.calls, 2);
 });

@@ -9,7 +9,7 @@ const tolerance = 1e-5;
 const example = (values: number[], greedy = values.map(() => false)): CheckedExample => ({
   answers: values.map((logLikelihood, i) => ({ logLikelihood, isGreedy: greedy[i] })),
   lengths: [4, 8].slice(0, values.length),
-  hashes: ["a", "b"],
+  ...{ hashes: ["t", "p", "d"], fields: 1 },
   outcomes: { acc: Number(at(values, 0) > at(values, 1)) },
 });
 
@@ -18,7 +18,7 @@ Deno.test("compareExamples() counts differences, decisions, ties, greedy flags a
   const equal = compareExamples(ours, ours, tolerance);
   assertEquals([equal.examples, equal.answers, equal.worst, isSound(equal)], [4, 8, 0, true]);
   const theirs = [
-    { ...example([-4, -6]), hashes: ["a", "c"] },
+    { ...example([-4, -6]), hashes: ["t", "p", "e"] },
     // A tie of acc falls the other way; by length the decision is the same.
     example([-4.000001, -4]),
     // acc stays, acc_norm turns.
@@ -28,6 +28,11 @@ Deno.test("compareExamples() counts differences, decisions, ties, greedy flags a
   const found = compareExamples(ours, theirs, tolerance);
   assertEquals([found.differing, found.decisions, found.ties, found.greedy, found.hashes], [1, 1, 1, 1, 1]);
   assertEquals([found.worst, isSound(found)], [4, false]);
+  // A record with more fields than ours is known by prompt and target.
+  const [first] = ours as [CheckedExample];
+  const other = (...hashes: string[]) => [{ ...first, hashes, fields: 3 }];
+  assertEquals(compareExamples([first], other("t", "p", "e"), tolerance).hashes, 0);
+  assertEquals(compareExamples([first], other("t", "q", "d"), tolerance).hashes, 1);
   assertEquals(found.means, { acc: { ours: 1, theirs: 0.75 } });
 });
 
@@ -35,7 +40,7 @@ Deno.test("compareExamples() counts NaN as a difference and refuses another numb
   const whole = (logLikelihood: number): CheckedExample => ({
     answers: [{ logLikelihood }],
     lengths: [],
-    hashes: [],
+    ...{ hashes: [], fields: 0 },
     outcomes: {},
   });
   assertEquals(compareExamples([whole(NaN)], [whole(-1)], tolerance).differing, 1);
@@ -47,16 +52,16 @@ Deno.test("readSamples() reads choices and whole documents", () => {
   const lines = [
     { filtered_resps: [["-3.25", "False"], ["-1e-07", "True"]], metrics: ["acc"], acc: 1 },
     { filtered_resps: ["-812.4"], metrics: ["word_perplexity"], word_perplexity: [-812.4, 9] },
-  ].map((line) => ({ ...line, doc_hash: "d", prompt_hash: "p", target_hash: "t" })).map((line) =>
+  ].map((line) => ({ ...line, doc: {}, doc_hash: "d", prompt_hash: "p", target_hash: "t" })).map((line) =>
     `${JSON.stringify(line)}\n`
   ).join("");
   assertEquals(readSamples(lines), [
     {
       answers: [{ logLikelihood: -3.25, isGreedy: false }, { logLikelihood: -1e-7, isGreedy: true }],
       lengths: [],
-      hashes: ["d", "p", "t"],
+      ...{ hashes: ["t", "p", "d"], fields: 0 },
       outcomes: { acc: 1 },
     },
-    { answers: [{ logLikelihood: -812.4 }], lengths: [], hashes: ["d", "p", "t"], outcomes: {} },
+    { answers: [{ logLikelihood: -812.4 }], lengths: [], hashes: ["t", "p", "d"], fields: 0, outcomes: {} },
   ]);
 });

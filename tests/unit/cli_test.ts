@@ -19,7 +19,7 @@ import { FAILURE_KINDS, trainingSchema } from "../../core/schema/schema.ts";
 import { EngineError, MissingDataError, NumericError, UsageError } from "../../core/util/errors.ts";
 import { ROOT } from "../../core/util/user_folder.ts";
 import { printed } from "../support/printed.ts";
-import { tempFolder } from "../support/weights_fixture.ts";
+import { folderTest } from "../support/weights_fixture.ts";
 
 const bench = (...args: string[]) => printed(() => main(args));
 
@@ -62,10 +62,8 @@ Deno.test("bench help COMMAND and COMMAND --help print that command's own help",
   }
 });
 
-Deno.test("bench compare names the records of a folder that its run does not ask for", async () => {
+folderTest("bench compare names the records of a folder that its run does not ask for", async (folder) => {
   const published = join(ROOT, "results/ablations");
-  using temp = tempFolder();
-  const folder = temp.path;
   Deno.mkdirSync(join(folder, "records"));
   for (const { name } of Deno.readDirSync(join(published, "records"))) {
     Deno.copyFileSync(join(published, "records", name), join(folder, "records", name));
@@ -273,10 +271,8 @@ Deno.test("createProgress() says every half minute how far a cell is where there
   assertEquals(shown(events, { at: (i) => times[i]! }), "at      x: step 0\nat      x: step 30\nat      x: step 61\n");
 });
 
-Deno.test("bench refuses flags and values that would have no effect, or fail in every cell", async () => {
+folderTest("bench refuses flags and values that would have no effect, or fail in every cell", async (empty) => {
   const run = join(ROOT, "results/ablations");
-  using temp = tempFolder();
-  const empty = temp.path;
   await assertRefused([
     [["eval", run, "--tasks", "tiny-facts", "--limit", "5"], "add --remeasure"],
     [["eval", run, "--out", empty, "--tasks", "tiny-facts"], `leave --out ${empty} out`],

@@ -6,6 +6,7 @@ import { classifyError } from "../../core/schema/failure.ts";
 import { denoRun } from "../../core/util/deno_run.ts";
 import { EngineError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
+import { finish } from "../support/bench_process.ts";
 import { tempFolder } from "../support/weights_fixture.ts";
 
 const TWO = "0, GPU-aaaa-1, NVIDIA H100 80GB HBM3, 81559, 81042, 517\n1, GPU-bbbb-2, NVIDIA A10, 23028, 22000, 1028\n";
@@ -34,14 +35,12 @@ async function looks(program: string, env: Record<string, string> = {}) {
   const folder = temp.path;
   Deno.writeTextFileSync(join(folder, NVIDIA_SMI), `#!/bin/sh\n${program}`, { mode: 0o755 });
   const script = join(import.meta.dirname!, "../support/gpu_program.ts");
-  const { code, stdout, stderr } = await new Deno.Command("deno", {
+  return await finish(new Deno.Command("deno", {
     args: denoRun({ script, args: [], ffi: false, program: NVIDIA_SMI }),
     env: { ...env, FOLDER: folder, PATH: `${folder}:${Deno.env.get("PATH")}` },
     stdout: "piped",
     stderr: "piped",
-  }).output();
-  const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
-  return { code, stdout: text(stdout), stderr: text(stderr) };
+  }).spawn());
 }
 
 /** Each look finds 2 GiB less, down to nothing; another program held 1000 MiB before. */

@@ -16,7 +16,7 @@ import { openFolderModel, openModel } from "../../models/load.ts";
 import { byteLevelDefinition, exportToy, PLANS, recordOf, writeModelFolder } from "../support/export_fixture.ts";
 import { printed } from "../support/printed.ts";
 import { doneRecord, failedRecord } from "../support/reports_fixture.ts";
-import { known } from "../support/values.ts";
+import { atEnd, known } from "../support/values.ts";
 import { folderTest } from "../support/weights_fixture.ts";
 
 /** Runs the command and returns what it printed. */
@@ -54,11 +54,8 @@ function worldTest(name: string, test: (world: World) => Promise<void>, dtype: F
       return { record, path: writeRecord(out, record) };
     };
     store(densePlan(opened.config), null);
-    try {
-      await test({ out, model, opened, store });
-    } finally {
-      opened.close();
-    }
+    using _end = atEnd(() => opened.close());
+    await test({ out, model, opened, store });
   });
 }
 

@@ -1,6 +1,7 @@
 import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { checkConditions } from "../../benchmarks/configuration/latency_table.ts";
+import { writeRecord } from "../../benchmarks/records/store.ts";
 import { timedShapes } from "../../benchmarks/pipeline/latency.ts";
 import type { LatencyTable, RunUnit } from "../../core/schema/schema.ts";
 import { at } from "../../core/util/indexing.ts";
@@ -10,7 +11,9 @@ import { attentionWeights, layerTimes, resourceOf } from "../../models/latency.t
 import { costOf, MACS, PARAMETERS } from "../../models/resource.ts";
 import { resolveTarget } from "../../models/target.ts";
 import type { LayerShape } from "../../models/units.ts";
+import { doneRecord } from "../support/reports_fixture.ts";
 import { toyConfig } from "../support/toy.ts";
+import { folderTest } from "../support/weights_fixture.ts";
 
 const DENSE: LayerShape = { kvGroups: 4, queryHeadsPerGroup: 2, ffnChannels: 64 };
 
@@ -138,13 +141,20 @@ Deno.test("resolveTarget() names the largest sparsity of a budget in time, and m
   assertThrows(() => resolveTarget(configOf(5), tooDeep), UsageError, "--drop-layers 2 or less");
 });
 
-Deno.test("checkConditions() refuses times of another machine, engine or length, and names what differs", () => {
+folderTest("checkConditions() refuses times of another machine, engine or length, and names what differs", (out) => {
   const table = tableOf(configOf(2), kinked);
-  checkConditions("out", table, { ...table.of });
+  const record = doneRecord({ method: "flap", sparsity: 0.2, seed: 1 });
+  const cells = [{ id: record.id, cell: record.cell }];
+  checkConditions(out, table, { here: { ...table.of }, cells });
   const here = { ...table.of, tokens: 64, cpu: "B", engine: "tensorflow" };
-  const { message } = assertThrows(() => checkConditions("out", table, here), UsageError);
+  const refused = () => assertThrows(() => checkConditions(out, table, { here, cells }), UsageError);
+  const { message } = refused();
   for (const words of ["decode-ms.json", "engine wasm, now tensorflow", "cpu A, now B", "tokens 128, now 64"]) {
     assert(message.includes(words), message);
   }
   assert(!message.includes("library"), message);
+  writeRecord(out, record);
+  checkConditions(out, table, { here, cells });
+  writeRecord(out, { ...record, throughput: [] });
+  refused();
 });

@@ -11,14 +11,8 @@ import { smallConfig } from "../support/weights_fixture.ts";
 function check(id: string, options: Record<string, unknown>, changes: Partial<RunConfig> = {}): void {
   const layers = Array.from({ length: 4 }, () => ({ kvGroups: 8, queryHeadsPerGroup: 1, ffnChannels: 384 }));
   const methods = [{ id, options: parseOptions(getMethod(id), options) as Record<string, unknown> }];
-  checkLevels(
-    {
-      ...runConfigSchema.parse({ methods: [{ id }], out: "unused", sparsity: [0.5], ...changes }),
-      methods,
-      ffnMultiple: 1,
-    },
-    smallConfig({ width: 128, headSize: 16, layers }),
-  );
+  const run = runConfigSchema.parse({ methods: [{ id }], out: "unused", sparsity: [0.5], ...changes });
+  checkLevels({ ...run, methods, ffnMultiple: 1 }, smallConfig({ width: 128, headSize: 16, layers }));
 }
 
 /** Methods and options that a level is refused for. */
@@ -60,6 +54,11 @@ Deno.test("checkLevels() refuses target shapes of sheared that are over the budg
   const training = trainingSchema.parse({ hidden: 0.5 });
   refuse("training.hidden=0.5 compares hidden states", "sheared", { targetHidden: 64 }, { training });
   check("sheared", {}, { training });
+});
+
+Deno.test("checkLevels() refuses fractions of multipruner that are more than all", () => {
+  check("multipruner", { layers: 1, channels: 0 });
+  refuse('Method "multipruner": layers + channels must be at most 1', "multipruner", { layers: 0.5 });
 });
 
 Deno.test("checkLevels() names the method of a user whose check throws", () => {

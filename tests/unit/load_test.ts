@@ -18,19 +18,17 @@ import {
   type Typed,
   writeFolder,
 } from "../support/weights_fixture.ts";
+import { atEnd } from "../support/values.ts";
 
 /** Checks that every tensor of the opened model has the values of `tensors`. */
 async function assertReads(path: string, config: DecoderConfig, tensors: Map<string, Float32Array>): Promise<void> {
   const { source } = await openModel(path);
-  try {
-    assertEquals(source.config, config);
-    for (const [name, shape] of expectedTensors(config)) {
-      assertEquals(source.read(name), { shape, data: tensors.get(name)! }, name);
-    }
-    assertThrows(() => source.read("nothing"), UsageError, `has no tensor "nothing"`);
-  } finally {
-    source.close();
+  using _end = atEnd(() => source.close());
+  assertEquals(source.config, config);
+  for (const [name, shape] of expectedTensors(config)) {
+    assertEquals(source.read(name), { shape, data: tensors.get(name)! }, name);
   }
+  assertThrows(() => source.read("nothing"), UsageError, `has no tensor "nothing"`);
 }
 
 folderTest("openModel() reads a folder: configuration, weights, tokenizer, checksum", async (folder) => {

@@ -8,7 +8,7 @@ import { loadMethodFile, reloadMethodFile } from "../../benchmarks/configuration
 import { UsageError } from "../../core/util/errors.ts";
 import { runConfigSchema } from "../../core/schema/schema.ts";
 import { getMethod } from "../../methods/mod.ts";
-import { tempFolder } from "../support/weights_fixture.ts";
+import { folderTest as inFolder } from "../support/weights_fixture.ts";
 
 const ROOT = join(import.meta.dirname!, "../..");
 
@@ -24,14 +24,11 @@ export const mine = defineMethod({
 });`;
 
 function folderTest(name: string, test: (write: (name: string, text: string) => string) => Promise<void>): void {
-  Deno.test(name, async () => {
-    using temp = tempFolder();
-    const folder = temp.path;
-    await test((name, text) => {
+  inFolder(name, (folder) =>
+    test((name, text) => {
       Deno.writeTextFileSync(join(folder, name), text);
       return join(folder, name);
-    });
-  });
+    }));
 }
 
 folderTest("loadMethodFile() registers what a file exports, once, and hashes what it imports", async (write) => {

@@ -8,7 +8,7 @@ import { FileFormatError } from "../../core/util/errors.ts";
 import { loadCorpus, loadTask } from "../../datasets/load.ts";
 import { getCorpus, getTask } from "../../datasets/mod.ts";
 import { readRecords } from "../../datasets/records.ts";
-import { tempFolder } from "../support/weights_fixture.ts";
+import { folderTest } from "../support/weights_fixture.ts";
 
 const golden = fileURLToPath(new URL("../golden/parquet", import.meta.url));
 const fixtures = fileURLToPath(new URL("../../datasets/fixtures", import.meta.url));
@@ -54,10 +54,8 @@ Deno.test("loadTask() and loadCorpus() take Parquet files of a data folder", asy
   assertEquals(parquet.texts, jsonl.texts);
 });
 
-Deno.test("readRecords() refuses damaged Parquet files", async () => {
+folderTest("readRecords() refuses damaged Parquet files", async (folder) => {
   const whole = await Deno.readFile(`${golden}/openbookqa.parquet`);
-  using temp = tempFolder();
-  const folder = temp.path;
   const path = `${folder}/x.parquet`;
   const read = async (bytes: Uint8Array) => {
     await Deno.writeFile(path, bytes);

@@ -6,7 +6,8 @@ import { writeRecord } from "../../benchmarks/records/store.ts";
 import { goToUserFolder, ROOT } from "../../core/util/user_folder.ts";
 import { benchWith, finish } from "../support/bench_process.ts";
 import { doneRecord } from "../support/reports_fixture.ts";
-import { folderTest, tempFolder } from "../support/weights_fixture.ts";
+import { folderTest, setting } from "../support/weights_fixture.ts";
+import { atEnd } from "../support/values.ts";
 
 Deno.test("movePaths() moves every path of a configuration, and nothing else", () => {
   const values = {
@@ -36,31 +37,30 @@ Deno.test("movePaths() moves every path of a configuration, and nothing else", (
   assertEquals(movePaths({ model: "tiny", sparsity: 0.5 }, fromFolder("sub")), { model: "tiny", sparsity: 0.5 });
 });
 
-Deno.test("storedPath() finds what a run names from the folder in which it was started, else from the project's", () => {
-  using temp = tempFolder();
-  const folder = Deno.realPathSync(temp.path);
-  Deno.mkdirSync(join(folder, "results/mine"), { recursive: true });
-  Deno.writeTextFileSync(join(folder, "model.gguf"), "");
-  const out = join(folder, "results/mine");
-  const written = (startedIn?: string) => {
-    const config = { methods: ["random"].map((id) => ({ id, options: {} })), sparsity: [0.5], out };
-    const fingerprint = { weights: "w", tokenizer: "t", data: {} };
-    const run = { schemaVersion: 3, config, engine: "wasm", fingerprint, startedIn };
-    Deno.writeTextFileSync(join(out, "run.json"), JSON.stringify(run));
-  };
-  const found = (path: string) => join(Deno.cwd(), storedPath(out, path));
-  written("../..");
-  assertEquals(found("model.gguf"), join(folder, "model.gguf"));
-  assertEquals(["missing.gguf", "tiny"].map((path) => storedPath(out, path)), ["missing.gguf", "tiny"]);
-  written();
-  const before = Deno.cwd();
-  try {
+folderTest(
+  "storedPath() finds a run's paths from where it was started, else from the project's folder",
+  (temp) => {
+    const folder = Deno.realPathSync(temp);
+    Deno.mkdirSync(join(folder, "results/mine"), { recursive: true });
+    Deno.writeTextFileSync(join(folder, "model.gguf"), "");
+    const out = join(folder, "results/mine");
+    const written = (startedIn?: string) => {
+      const config = { methods: ["random"].map((id) => ({ id, options: {} })), sparsity: [0.5], out };
+      const fingerprint = { weights: "w", tokenizer: "t", data: {} };
+      const run = { schemaVersion: 3, config, engine: "wasm", fingerprint, startedIn };
+      Deno.writeTextFileSync(join(out, "run.json"), JSON.stringify(run));
+    };
+    const found = (path: string) => join(Deno.cwd(), storedPath(out, path));
+    written("../..");
+    assertEquals(found("model.gguf"), join(folder, "model.gguf"));
+    assertEquals(["missing.gguf", "tiny"].map((path) => storedPath(out, path)), ["missing.gguf", "tiny"]);
+    written();
+    const before = Deno.cwd();
+    using _end = atEnd(() => Deno.chdir(before));
     Deno.chdir(folder);
     assertEquals(found("README.md"), join(ROOT, "README.md"));
-  } finally {
-    Deno.chdir(before);
-  }
-});
+  },
+);
 
 folderTest("bench takes paths from the user's folder, those in a file from its folder", async (folder) => {
   writeRecord(join(folder, "run"), doneRecord());
@@ -78,15 +78,10 @@ folderTest("bench takes paths from the user's folder, those in a file from its f
 });
 
 Deno.test("goToUserFolder() stays where it is if INIT_CWD is no folder", () => {
-  const [before, set] = [Deno.cwd(), Deno.env.get("INIT_CWD")];
-  try {
-    for (const path of [join(ROOT, "deno.json"), "/no/such/folder", ""]) {
-      Deno.env.set("INIT_CWD", path);
-      goToUserFolder();
-      assertEquals(Deno.cwd(), before);
-    }
-  } finally {
-    if (set === undefined) Deno.env.delete("INIT_CWD");
-    else Deno.env.set("INIT_CWD", set);
+  const before = Deno.cwd();
+  for (const path of [join(ROOT, "deno.json"), "/no/such/folder", ""]) {
+    using _folder = setting("INIT_CWD", path);
+    goToUserFolder();
+    assertEquals(Deno.cwd(), before);
   }
 });

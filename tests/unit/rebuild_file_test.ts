@@ -4,7 +4,7 @@ import { openRebuild, storeRebuild } from "../../benchmarks/records/kept_weights
 import { FileFormatError, UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
 import { sha256OfFiles } from "../../core/formats/ranged_file.ts";
-import { openSafetensors, writeSafetensors } from "../../core/formats/safetensors.ts";
+import { readTensorFile, writeTensorFile } from "../../core/formats/safetensors.ts";
 import type { StoredRebuild } from "../../core/schema/schema.ts";
 import type { HostTensor } from "../../models/config.ts";
 import { totalParameters } from "../../models/count.ts";
@@ -51,17 +51,11 @@ folderTest("openRebuild() refuses a file that is missing, damaged, or of another
   refused("does not belong to it", { ...record, rebuild: { ...rebuild, stages: [{ compensated: true }] } });
   refused("windows must be there", { ...record, rebuild: { ...rebuild, stages: [{ compensated: false, scale: 2 }] } });
 
-  const file = openSafetensors(path);
-  const tensors = new Map([...file.tensors.keys()].map((name) => [name, file.read(name)]));
-  file.close();
+  const tensors = readTensorFile(path);
   const rewritten = (change: (tensors: Map<string, HostTensor>) => void): StoredRebuild => {
     const changed = new Map(tensors);
     change(changed);
-    writeSafetensors(path, {
-      shapes: new Map([...changed].map(([name, { shape }]) => [name, shape])),
-      read: (name) => changed.get(name)?.data ?? new Float32Array(),
-      dtype: "F32",
-    });
+    writeTensorFile(path, changed);
     return { ...rebuild, sha256: sha256OfFiles([path]) };
   };
   const without = rewritten((tensors) => tensors.delete("trained/lora.1.down.up"));

@@ -7,10 +7,9 @@ import { parsePerplexity } from "../../benchmarks/configuration/short_forms.ts";
 import { runConfigSchema } from "../../core/schema/schema.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { byteLevelDefinition, exportToy, writeModelFolder } from "../support/export_fixture.ts";
-import { folderTest } from "../support/weights_fixture.ts";
+import { folderTest, setting } from "../support/weights_fixture.ts";
 
-Deno.test("runSweep() refuses what cannot run before the first cell, and writes nothing", async () => {
-  const folder = Deno.makeTempDirSync();
+folderTest("runSweep() refuses what cannot run before the first cell, and writes nothing", async (folder) => {
   const file = join(folder, "file");
   Deno.writeTextFileSync(file, "");
   const [model, text, short] = ["model", "scored.txt", "short.txt"].map((name) => join(folder, name));
@@ -48,21 +47,14 @@ Deno.test("runSweep() refuses what cannot run before the first cell, and writes 
     [{ out: join(file, "run") }, "cannot be written"],
     [{ out: "/proc/run" }, "cannot be written"],
   ];
-  const before = Deno.env.get("HF_HOME");
-  Deno.env.set("HF_HOME", folder);
-  try {
-    for (const [config, says] of cases) {
-      const run = () => runSweep({ ...smallest, out: join(folder, "run"), ...config });
-      const error = await assertRejects(run, UsageError, says);
-      assert(!error.message.includes("\n"), error.message);
-    }
-    const left = [...Deno.readDirSync(folder)].map(({ name }) => name).sort();
-    assertEquals(left, ["file", "model", "scored.txt", "short.txt"]);
-  } finally {
-    if (before === undefined) Deno.env.delete("HF_HOME");
-    else Deno.env.set("HF_HOME", before);
-    Deno.removeSync(folder, { recursive: true });
+  using _home = setting("HF_HOME", folder);
+  for (const [config, says] of cases) {
+    const run = () => runSweep({ ...smallest, out: join(folder, "run"), ...config });
+    const error = await assertRejects(run, UsageError, says);
+    assert(!error.message.includes("\n"), error.message);
   }
+  const left = [...Deno.readDirSync(folder)].map(({ name }) => name).sort();
+  assertEquals(left, ["file", "model", "scored.txt", "short.txt"]);
 });
 
 folderTest("prepareRun() gives perplexity the window that model and text have, once each", async (folder) => {

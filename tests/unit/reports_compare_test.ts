@@ -106,11 +106,23 @@ Deno.test("compareMethods() puts every pair of a level in a matrix, corrected to
   const [flap, random, wanda] = take(records.map(({ perplexity }) => at(perplexity, 0).perplexity), 3);
   const change = (of: number) => (100 * (flap / of - 1)).toFixed(2);
   assertMatch(lineOf(text, "| flap, "), new RegExp(`${change(random)} % .*better \\| ${change(wanda)} % .*better \\|`));
-  const alone = compareMethods(run, ["flap", "random"]);
+  const alone = compareMethods(run, "flap,random");
   assertStringIncludes(alone, "corrects all 1 tests");
   assertMatch(lineOf(alone, "| flap"), /\| -4\d\.\d\d % \\\[.*\], p\u00a0&lt;\u00a00\.001, better \|/);
-  assertMatch(lineOf(compareMethods(run, ["random", "flap"]), "| random"), /\+\d+(\.\d\d)? % .* worse \|/);
-  assertThrows(() => compareMethods(run, ["flap", "obs"]), UsageError, 'method "obs"');
+  assertMatch(lineOf(compareMethods(run, "random,flap"), "| random"), /\+\d+(\.\d\d)? % .* worse \|/);
+});
+
+Deno.test("compareMethods() finds rows by label or by method, whatever commas these hold", () => {
+  const records = [["error"], []].map((changed) => {
+    const record = doneRecord({ method: "obs", options: { error: changed[0] ? "kfac" : "diagonal" }, sparsity: 0.2 });
+    return { ...record, cell: { ...record.cell, method: { ...record.cell.method!, changed } } };
+  });
+  const run = { name: "A", sections: sectionsOf([...records, doneRecord({ method: "flap", sparsity: 0.2 })]) };
+  for (const kfac of ["obs, error kfac", "obs:error=kfac"]) {
+    assertMatch(compareMethods(run, `${kfac},obs`), /against column \| obs, \d.*\n.*\n\| obs, error kfac, \d/);
+    assertMatch(compareMethods(run, `flap, ${kfac}`), /against column \| obs, error kfac, \d.*\n.*\n\| flap, \d/);
+  }
+  assertThrows(() => compareMethods(run, "obs,wanda"), UsageError, 'Known: "flap", "obs", "obs, error kfac"');
 });
 
 Deno.test("compareMethods() says that a winner removed less", () => {
@@ -119,9 +131,9 @@ Deno.test("compareMethods() says that a winner removed less", () => {
   );
   at(records, 0).size.sparsityOfPrunable = 0.1;
   const sections = sectionsOf(records);
-  const words = (...labels: [string, string]) => compareMethods({ name: "A", sections }, labels);
-  assertStringIncludes(words("flap", "random"), "better, but removed less");
-  assertStringIncludes(words("random", "flap"), "worse, but flap removed less");
+  const words = (pair: string) => compareMethods({ name: "A", sections }, pair);
+  assertStringIncludes(words("flap,random"), "better, but removed less");
+  assertStringIncludes(words("random,flap"), "worse, but flap removed less");
   const { findings } = at(glance(at(sections, 0), rankings(at(sections, 0))).lines, 0);
   assertStringIncludes(at(findings, 0)!.verdict, "but removed less than random");
 });

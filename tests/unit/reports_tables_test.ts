@@ -168,6 +168,12 @@ Deno.test("warnings() says what limits the comparison", () => {
   less.size = { ...less.size, sparsityOfPrunable: 0.1 };
   const part = "At target 20 %, methods removed 10.0 to 15.0 %";
   assertStringIncludes(all([doneRecord(), less, doneRecord({ method: "flap", sparsity: 0.2 })]), part);
+  const shallow = [20, 22, 30].map((depth, seed) => {
+    const record = doneRecord({ method: "flap", sparsity: 0.2, seed });
+    const size = { ...record.size, layers: record.size.layers.slice(0, depth) };
+    return { ...record, size: { ...size, ...seed > 1 && { hidden: { kept: 512, of: 576 } } } };
+  });
+  assertStringIncludes(all(shallow), "at target 20 % has 20–30 of 30 layers and a hidden size of 512–576 (dense 576).");
   const elsewhere = doneRecord({ method: "flap", sparsity: 0.2 });
   elsewhere.environment = { ...elsewhere.environment, engine: "wasm", commit: "other-dirty" };
   const text = all([doneRecord(), elsewhere]);

@@ -8,7 +8,7 @@ import { UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
 import { type Cell, type RunConfig, runConfigSchema } from "../../core/schema/schema.ts";
 import { doneRecord, failedRecord } from "../support/reports_fixture.ts";
-import { folderTest, tempFolder } from "../support/weights_fixture.ts";
+import { folderTest } from "../support/weights_fixture.ts";
 
 type Written = Parameters<typeof writeRunFile>[0];
 
@@ -18,9 +18,7 @@ function writeRun(out: string, cells: Written["cells"], data = {}, more: Partial
   writeRunFile({ config, engine: "tensorflow", fingerprint: { weights: "a", tokenizer: "b", data }, cells, ...more });
 }
 
-Deno.test("writeRunFile() keeps runs of other weights, engines or arithmetic out of a folder", () => {
-  using temp = tempFolder();
-  const out = temp.path;
+folderTest("writeRunFile() keeps runs of other weights, engines or arithmetic out of a folder", (out) => {
   const fingerprint = { weights: "a", tokenizer: "b", data: {} };
   const config = (arithmetic: RunConfig["arithmetic"]) =>
     runConfigSchema.parse({ methods: { id: "flap" }, sparsity: 0.5, out, arithmetic });

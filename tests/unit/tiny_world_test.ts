@@ -5,6 +5,7 @@ import { openModel } from "../../models/load.ts";
 import { modelSize } from "../../models/count.ts";
 import { loadCorpus, loadTask } from "../../datasets/load.ts";
 import { tinyTasks, tinyWorld } from "../../datasets/tiny_world/mod.ts";
+import { atEnd } from "../support/values.ts";
 
 /** Sentences of a text, by their full stops alone. */
 const sentencesOf = (text: string): string[] => text.match(/[^.\s][^.]*\./g) ?? [];
@@ -51,20 +52,17 @@ Deno.test("tinyTasks and tinyWorld read their committed data", async () => {
 
 Deno.test("openModel() opens the bundled model: multi-head, 1 to 3 million parameters, at most 6 MB", async () => {
   const { source, tokenizer } = await openModel("tiny");
-  try {
-    const { parameters } = modelSize(source.config);
-    assert(parameters > 1e6 && parameters < 3e6, `${parameters} parameters`);
-    assert(source.config.layers.every(({ queryHeadsPerGroup }) => queryHeadsPerGroup === 1));
-    const folder = fileURLToPath(new URL("../../models/tiny/", import.meta.url));
-    assert((await Deno.stat(`${folder}model.safetensors`)).size <= 6e6);
-    assertEquals(tokenizer.addsBos, false);
-    assertEquals([tokenizer.tokenText(0), tokenizer.tokenText(1)], ["<s>", "</s>"]);
-    const text = committed.get("test")!.slice(0, 50).join(tinyWorld.joiner);
-    const ids = tokenizer.encode(text);
-    assertEquals(tokenizer.decode(ids), text);
-    const words = text.split(/\s+/).length;
-    assert(ids.length < 1.4 * words, `${ids.length} tokens for ${words} words`);
-  } finally {
-    source.close();
-  }
+  using _end = atEnd(() => source.close());
+  const { parameters } = modelSize(source.config);
+  assert(parameters > 1e6 && parameters < 3e6, `${parameters} parameters`);
+  assert(source.config.layers.every(({ queryHeadsPerGroup }) => queryHeadsPerGroup === 1));
+  const folder = fileURLToPath(new URL("../../models/tiny/", import.meta.url));
+  assert((await Deno.stat(`${folder}model.safetensors`)).size <= 6e6);
+  assertEquals(tokenizer.addsBos, false);
+  assertEquals([tokenizer.tokenText(0), tokenizer.tokenText(1)], ["<s>", "</s>"]);
+  const text = committed.get("test")!.slice(0, 50).join(tinyWorld.joiner);
+  const ids = tokenizer.encode(text);
+  assertEquals(tokenizer.decode(ids), text);
+  const words = text.split(/\s+/).length;
+  assert(ids.length < 1.4 * words, `${ids.length} tokens for ${words} words`);
 });

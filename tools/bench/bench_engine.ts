@@ -15,6 +15,7 @@ import type { Peer } from "../../benchmarks/timing/peer_process.ts";
 import { startEngine } from "../../core/engine/engine.ts";
 import type { Arithmetic, EngineName } from "../../core/schema/schema.ts";
 import { createRng } from "../../core/util/rng.ts";
+import { UsageError } from "../../core/util/errors.ts";
 import { median } from "../../core/util/stats.ts";
 import type { WeightSource } from "../../models/config.ts";
 import { queryHeads } from "../../models/units.ts";
@@ -31,7 +32,7 @@ import { inTurns, ratios, type Side, spread, TORCH_FLAGS, TORCH_HELP, torchFlags
 const FLAGS = [...TORCH_FLAGS, "tokens", "repeats"] as const;
 const HELP = `deno task bench:engine [options]
 
-  --tokens N     tokens of the sequence (default: 1024)
+  --tokens N     tokens of the sequence (default: 1024, at most the positions of the model)
   --repeats N    timed repeats (default: 5)
 ${TORCH_HELP}`;
 
@@ -130,10 +131,13 @@ export async function compare(
 
 async function main(flags: ToolArgs<typeof FLAGS[number], never>): Promise<void> {
   const { path, threads, arithmetic, dtype, tolerance } = torchFlags(flags, 1e-3);
-  const [length, repeats] = [countFlag(flags, "tokens", 2) ?? 1024, countFlag(flags, "repeats") ?? 5];
+  const [given, repeats] = [countFlag(flags, "tokens", 2), countFlag(flags, "repeats") ?? 5];
   const { source, tokenizerDefinition: tokenizer } = await openModel(path);
+  const { maxPositions: most, vocabSize } = source.config;
+  const length = given ?? Math.min(1024, most);
+  if (length > most) throw new UsageError(`--tokens must be at most the model's ${most} positions: current ${length}`);
   const rng = createRng(0, "bench-engine");
-  const tokens = Int32Array.from({ length }, () => rng.integer(source.config.vocabSize));
+  const tokens = Int32Array.from({ length }, () => rng.integer(vocabSize));
   await withTempFolder(async (folder) => {
     const own = await ours(source, tokens, arithmetic);
     const exact = arithmetic === "fast" ? [await ours(source, tokens, "exact")] : [];

@@ -7,11 +7,11 @@
  *
  * @module
  */
-import { at, lookUp } from "../../core/util/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import { hostMemory } from "../../core/engine/device_memory.ts";
 import { startEngine } from "../../core/engine/engine.ts";
 import { createRng } from "../../core/util/rng.ts";
-import { writeSafetensors } from "../../core/formats/safetensors.ts";
+import { writeTensorFile } from "../../core/formats/safetensors.ts";
 import { type Arithmetic, type TrainingOptions, trainingSchema } from "../../core/schema/schema.ts";
 import type { HostTensor, WeightSource } from "../../models/config.ts";
 import { type DecoderModel, uploadModel, usualForm } from "../../models/device.ts";
@@ -92,11 +92,7 @@ async function writeShared(path: string, student: Student, batches: Batch[]): Pr
     tensors.set(`batch.${i}.ids`, { shape: [rows, topK], data: join(targets.map(({ ids }) => ids)) });
     tensors.set(`batch.${i}.logProbs`, { shape: [rows, topK], data: join(targets.map(({ logProbs }) => logProbs)) });
   });
-  writeSafetensors(path, {
-    shapes: new Map([...tensors].map(([name, { shape }]) => [name, shape])),
-    read: (name) => lookUp(tensors, name).data,
-    dtype: "F32",
-  });
+  writeTensorFile(path, tensors);
 }
 
 async function makeBatches(model: DecoderModel, { batch, tokens, teacherTokens }: TrainingOptions): Promise<Batch[]> {

@@ -102,7 +102,9 @@ export function compareExamples(
       if (!(difference <= nats)) found.differing++;
       if (isGreedy !== at(other.answers, j).isGreedy) found.greedy++;
     });
-    if (own.hashes.join() !== other.hashes.join()) found.hashes++;
+    // Of a document we keep the text alone: a record with more fields has another hash.
+    const hashesOf = ({ hashes }: CheckedExample) => own.fields === 1 && other.fields > 1 ? hashes.slice(0, 2) : hashes;
+    if (hashesOf(own).join() !== hashesOf(other).join()) found.hashes++;
     for (const divisors of own.lengths.length > 0 ? [own.lengths.map(() => 1), own.lengths] : []) {
       const values = (side: CheckedExample) =>
         side.answers.map(({ logLikelihood }, j) => logLikelihood / at(divisors, j));

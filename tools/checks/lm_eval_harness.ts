@@ -26,8 +26,10 @@ export interface CheckedExample {
   answers: Answer[];
   /** Lengths that acc_norm divides by; empty for whole documents. */
   lengths: number[];
-  /** Hashes of record, prompt and target. */
+  /** Hashes of target, prompt and record. */
   hashes: string[];
+  /** Fields of the record. */
+  fields: number;
   /** 1 or 0 by metric, as the side itself decided; empty for whole documents. */
   outcomes: Record<string, number>;
 }
@@ -46,7 +48,7 @@ export function localData(split: string, file: string, train?: string): Record<s
 
 /** What is compared of a line of a samples file, theirs or ours. */
 export function checkedExample(sample: LmEvalSample, lengths: number[] = []): CheckedExample {
-  const { filtered_resps, doc_hash, prompt_hash, target_hash, metrics } = sample;
+  const { filtered_resps, doc, doc_hash, prompt_hash, target_hash, metrics } = sample;
   return {
     answers: filtered_resps.map((answer) =>
       typeof answer === "string"
@@ -54,7 +56,8 @@ export function checkedExample(sample: LmEvalSample, lengths: number[] = []): Ch
         : { logLikelihood: Number(answer[0]), isGreedy: answer[1] === "True" }
     ),
     lengths,
-    hashes: [doc_hash, prompt_hash, target_hash],
+    hashes: [target_hash, prompt_hash, doc_hash],
+    fields: Object.keys(doc).length,
     outcomes: Object.fromEntries(
       metrics.flatMap((metric) => typeof sample[metric] === "number" ? [[metric, sample[metric]]] : []),
     ),
