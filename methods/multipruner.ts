@@ -52,7 +52,7 @@ export const multipruner: Method<typeof options> = defineMethod({
   version: 2,
   summary: "Removes layers, then channels, then attention units, always the candidate that raises the loss least",
   source: "Muñoz et al. 2025, arXiv:2501.09949",
-  display: { order: 8, colour: "#8A6D1F" },
+  display: { order: 8, colour: "#8B1E3F" },
   kind: "one-shot",
   ownDepth: true,
   needs: { calibration: true, seed: false },

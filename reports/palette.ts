@@ -1,12 +1,12 @@
-/** Colours and font of figures and tables. A method has the colour of its definition in every run. These are Okabe and
- * Ito's, and two that remain distinct for the common kinds of colour blindness.
+/** Colours and font of figures and tables. A method has the colour of its definition in every run.
  *
  * @module
  */
 import { at } from "../core/util/indexing.ts";
 
 /** Colours of methods and variants that have none: the same as long as the same methods are compared. */
-const SPARE = ["#8F6BC1", "#44AA99", "#999933", "#6699CC", "#B5577E", "#5B9A3C", "#A0622D", "#DDCC77"];
+const SPARE = "#8F6BC1 #44AA99 #999933 #6699CC #B5577E #5B9A3C #A0622D #DDCC77 #5D3A8F #1B7A6C #61611B #2F5F93 #7D2A4E \
+#2F661D #F0A070 #9FB8D8 #D9A0C4 #A9C98F".split(" ");
 
 /** Family of the shipped font; browsers without it take the next ones. */
 export const FONT = "Inter, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif";
