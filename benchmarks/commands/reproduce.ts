@@ -169,9 +169,7 @@ const HELP =
   `Runs the cell of a record again, without throughput, and prints which results differ. Results are bit-identical
 on wasm with the same versions, and on native engines with the same machine and number of threads.
 
-Usage: deno task bench reproduce RECORD [FLAGS]
-
-RECORD is a file DIR/records/NAME.json.gz.
+Usage: deno task bench reproduce DIR/records/NAME.json.gz [FLAGS]
 
 Flags:
   --model PATH    the dense model (default: the path in the record)

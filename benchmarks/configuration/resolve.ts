@@ -38,7 +38,8 @@ export function yamlSource(text: string, path: string): ConfigSource {
     return `${path}:${line}:${col}`;
   };
   const [error] = document.errors;
-  if (error) throw new FileFormatError(place(error.pos[0]), error.message);
+  const said = error?.message.replace(/^Implicit keys .*/, "A key needs a colon and a space after it") ?? "";
+  if (error) throw new FileFormatError(place(error.pos[0]), said);
   if (!isMap(document.contents)) throw new FileFormatError(path, "must be a mapping of keys to values");
   let values: Record<string, unknown>;
   try {
@@ -98,5 +99,7 @@ export function resolveConfig(sources: readonly ConfigSource[]): RunConfig {
     const key = String(issue.path[0]);
     return key === "methods" ? NO_METHODS : `No ${key} given: use --${flagName(key)}`;
   });
+  // A missing key may be a misspelt one, which comes first.
+  problems.sort((a, b) => Number(a.startsWith("No ")) - Number(b.startsWith("No ")));
   throw new UsageError(problems.join("\n"));
 }
