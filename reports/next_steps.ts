@@ -16,9 +16,9 @@ export interface Places {
 const OWN_RUN =
   "deno task bench run --model PATH --methods wanda-sp,flap --sparsity 0.2 --perplexity file:TEXT --calibration self";
 
-/** What to do after a run: each command with what it gives below. */
+/** What to do after a run: each command with what it gives below. The last method is not the random one. */
 export function renderNextSteps(sections: readonly Section[], { run, report }: Places, width: number): string {
-  const own = sections.flatMap(({ pruned }) => pruned).find(({ cell }) => cell.checkpoint === undefined)?.runs[0];
+  const own = sections.flatMap(({ pruned }) => pruned).findLast(({ cell }) => cell.checkpoint === undefined)?.runs[0];
   const steps: [command: string | false | undefined, gives: string][] = [
     [quoted(`${report}/report.html`), "the whole report, with charts, for a browser"],
     [own && `deno task bench export ${own.id} --run ${quoted(run)} --format hf`, "a pruned model for transformers"],
