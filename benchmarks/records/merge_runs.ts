@@ -13,8 +13,8 @@ import { readRunFile, type RunFile, startOf } from "./run_file.ts";
 import { readRecords, recordPath, runPaths, toJson } from "./store.ts";
 
 /** Lists of a configuration that become one list. */
-const JOINED = ["methods", "methodFile", "checkpoints", "sparsity", "seeds", "perplexity", "tasks", "taskFile"]
-  .concat() as (keyof RunConfig)[];
+const JOINED = ["methods", "methodFile", "checkpoints", "sparsity", "dropLayers", "seeds", "perplexity", "tasks"]
+  .concat("taskFile") as (keyof RunConfig)[];
 
 /** Settings without effect on results; the first run's are kept. Weights and data are compared by hash. */
 const FREE = ["name", "model", "data", "out", "jobs", "device", "throughput", "paper", "keepWeights", "logSamples"]
@@ -105,7 +105,8 @@ function chosen(found: readonly Found[]): Found[] {
 function joinedConfig(sources: readonly Source[], out: string): RunConfig {
   const configs = sources.map(({ run }) => run.config);
   const lists = JOINED.flatMap((key) => {
-    const items = configs.flatMap((config) => (config[key] ?? []) as unknown[]);
+    const unset = key === "dropLayers" && configs.some((config) => config[key]) ? [0] : [];
+    const items = configs.flatMap((config) => (config[key] ?? unset) as unknown[]);
     const distinct = [...new Map(items.map((item) => [canonicalJson(item), item])).values()];
     if (items.length === 0) return [];
     return [[key, key === "sparsity" || key === "seeds" ? (distinct as number[]).sort((a, b) => a - b) : distinct]];

@@ -52,7 +52,7 @@ folderTest("mergeRuns() joins the cells of runs, which reports then read as one 
   const a = writeRun(join(folder, "a"), [dense, flap]);
   const model = "b.gguf";
   const there = [elsewhere, random].map((record) => ({ ...record, cell: { ...record.cell, model } }));
-  const b = writeRun(join(folder, "b"), there, { model, methods: { id: "random" }, sparsity: 0.5 });
+  const b = writeRun(join(folder, "b"), there, { model, methods: { id: "random" }, sparsity: 0.5, dropLayers: 1 });
   const c = writeRun(join(folder, "c"), [{ ...failedRecord({ method: "random" }), id: random.id, cell: random.cell }]);
   Deno.mkdirSync(join(runPaths(b).lmEval, `random-0.5-s0-${random.id}`.replace(/["<>:/|\\?*[\]]+/g, "__")), {
     recursive: true,
@@ -63,8 +63,8 @@ folderTest("mergeRuns() joins the cells of runs, which reports then read as one 
   assertEquals(merged.get(dense.id), dense);
   assertEquals(merged.get(flap.id), flap);
   assertEquals(merged.get(random.id), random);
-  const { config, cells } = readRunFile(out)!;
-  assertEquals([config.methods.map(({ id }) => id), config.sparsity], [["flap", "random"], [0.2, 0.5]]);
+  const { config: { methods, sparsity, dropLayers }, cells } = readRunFile(out)!;
+  assertEquals([methods.map(({ id }) => id), sparsity, dropLayers], [["flap", "random"], [0.2, 0.5], [0, 1]]);
   assertEquals(new Set(cells?.map(({ id }) => id)), new Set([dense.id, flap.id, random.id]));
   assertEquals([...Deno.readDirSync(runPaths(out).lmEval)].length, 1);
   // Times of any run are kept.
