@@ -138,7 +138,7 @@ Deno.test({
         Deno.removeSync(runPaths(out).weights, { recursive: true });
         const { code, stderr } = await finish(slurm("eval", out, "--tasks", "tiny-agreement", "--executor", "slurm"));
         assertEquals(code, 1, stderr);
-        assertMatch(stderr, /failed {2}flap.* \(usage\): .*rebuild\.safetensors/);
+        assertMatch(stderr, /failed {2}flap.* \(usage, during loading\): .*rebuild\.safetensors/);
       });
       console.log(`${cells} cells run through Slurm`);
     } finally {

@@ -13,7 +13,6 @@ import { nextTokens, scoredRows, windowBatch } from "../../models/training/batch
 import { openModel } from "../../models/load.ts";
 import { batchGradients } from "../../models/training/gradients.ts";
 import { type HostMasks, uploadMasks } from "../../models/training/student.ts";
-import { startable } from "./engines.ts";
 import { logits } from "../../models/vocabulary.ts";
 
 /** The model, freed at the end of the block: `using small = freed(pruneModel(dense, plan))`. */
@@ -65,6 +64,7 @@ export async function gateGradients(
 /** The bundled model on the native engine where it starts, its tokenizer, its corpus, and `count` windows of text that
  * it has not seen. */
 export async function bundledModel(count: number, tokens: number) {
+  const { startable } = await import("./engines.ts");
   await startEngine(startable.includes("tensorflow") ? "tensorflow" : "wasm");
   const { source, tokenizer } = await openModel("tiny");
   const corpus = getCorpus("tiny-world");
