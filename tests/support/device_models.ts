@@ -62,7 +62,7 @@ export async function gateGradients(
 }
 
 /** The bundled model on the native engine where it starts, its tokenizer, its corpus, and `count` windows of text that
- * it has not seen. */
+ * it has not seen. Importing `engines.ts` starts engines: tools that import this file must not. */
 export async function bundledModel(count: number, tokens: number) {
   const { startable } = await import("./engines.ts");
   await startEngine(startable.includes("tensorflow") ? "tensorflow" : "wasm");
