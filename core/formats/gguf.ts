@@ -92,11 +92,11 @@ class HeaderReader {
     return Number(this.take(8, what).getBigUint64(0, true));
   }
 
-  /** A number of items of at least `bytesEach` bytes each; they must fit the rest of the file. */
+  /** A number of items of at least `bytesEach` bytes each; they must fit the rest of the header. */
   count(what: string, bytesEach: number): number {
     const count = this.u64(`number of ${what}`);
-    const left = this.file.sizeBytes - this.position;
-    if (count * bytesEach > left) this.fail(`claims ${count} ${what}, but the file has only ${left} bytes left`);
+    const left = Math.min(this.file.sizeBytes, MAX_HEADER_BYTES) - this.position;
+    if (count * bytesEach > left) this.fail(`claims ${count} ${what}, but the header has only ${left} bytes left`);
     return count;
   }
 

@@ -146,7 +146,7 @@ export const runConfigSchema = z.strictObject({
     "what sparsity counts: parameters, macs, prefill-ms or decode-ms of the layers; times are measured before the " +
       "first cell, see docs/equal-speed.md",
   ),
-  seeds: listOf(z.number().int().nonnegative(), 1).default([0]).describe("one cell per seed"),
+  seeds: listOf(z.number().int().nonnegative().max(0xffff_ffff), 1).default([0]).describe("one cell per seed"),
   units: listOf(unit, 1).default(["ffn", "kv-groups"]).describe(`what may be removed: ${unit.options.join(", ")}`),
   dropLayers: listOf(z.number().int().nonnegative(), 1).optional().describe(
     "numbers of whole layers to remove first, ranked by greedy removal, one cell each; other units fill the budget",

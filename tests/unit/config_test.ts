@@ -104,7 +104,7 @@ Deno.test("resolveConfig() names the flag, the limit and the value", () => {
     "--sparsity 0.2,1.5": "--sparsity: sparsity[1] must be less than 1: current 1.5",
     "--sparsity half": 'sparsity[0] must be a number: current "half"',
     "--sparsity 0.5 --limit 0": "limit must be more than 0: current 0",
-    "--sparsity 0.5 --seeds 1.5": "whole number: current 1.5",
+    "--sparsity 0.5 --seeds 1.5,4294967296": "whole number: current 1.5\n--seeds: seeds[1] must be at most 4294967295",
     "--sparsity 0.5 --engine cuda": "one of wasm, tensorflow, webgpu, cpu, auto",
   };
   for (const [flags, message] of Object.entries(cases)) {
