@@ -60,6 +60,7 @@ class HeaderReader {
   #window = new Uint8Array(0);
   #windowStart = 0;
   position = 0;
+  readonly bytesLeft = () => Math.min(this.file.sizeBytes, MAX_HEADER_BYTES) - this.position;
 
   constructor(readonly file: RangedFile) {}
 
@@ -69,7 +70,7 @@ class HeaderReader {
 
   /** A view of the next `count` bytes, valid until the next call. */
   take(count: number, what: string): DataView<ArrayBuffer> {
-    const left = Math.min(this.file.sizeBytes, MAX_HEADER_BYTES) - this.position;
+    const left = this.bytesLeft();
     if (count > left) {
       this.fail(`${what} at byte ${this.position} needs ${count} bytes, but the header has only ${left} left`);
     }
@@ -95,7 +96,7 @@ class HeaderReader {
   /** A number of items of at least `bytesEach` bytes each; they must fit the rest of the header. */
   count(what: string, bytesEach: number): number {
     const count = this.u64(`number of ${what}`);
-    const left = Math.min(this.file.sizeBytes, MAX_HEADER_BYTES) - this.position;
+    const left = this.bytesLeft();
     if (count * bytesEach > left) this.fail(`claims ${count} ${what}, but the header has only ${left} bytes left`);
     return count;
   }
