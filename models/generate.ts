@@ -80,14 +80,16 @@ export function sampleToken(
 ): number {
   const max = logits.reduce((a, b) => Math.max(a, b), -Infinity);
   if (!Number.isFinite(max)) throw new NumericError(`The model gives ${max} as its largest next-token score`);
-  const weights = Float64Array.from(logits, (value) => Math.exp((value - max) / temperature));
+  const weights = new Float64Array(logits).map((value) => Math.exp((value - max) / temperature));
   const total = weights.reduce((a, b) => a + b, 0);
-  // Tokens below this bound have less than 1 - topP together, so the nucleus lies in the others.
-  const least = (1 - topP) * total / weights.length;
-  const ids = Array.from(weights.keys()).filter((id) => at(weights, id) >= least)
-    .sort((a, b) => at(weights, b) - at(weights, a));
+  // Tokens below this have less than 1 - topP together. Numbers sort faster than ids, so they find the nucleus.
+  const bound = (1 - topP) * total / weights.length;
+  const sorted = weights.filter((weight) => weight >= bound).sort().reverse();
   let mass = 0;
-  const last = ids.findIndex((id) => (mass += at(weights, id)) >= topP * total);
+  const last = sorted.findIndex((weight) => (mass += weight) >= topP * total);
+  const ids: number[] = [];
+  weights.forEach((weight, id) => weight >= (sorted[last] ?? 0) && ids.push(id));
+  ids.sort((a, b) => at(weights, b) - at(weights, a));
   if (last >= 0) ids.length = last + 1;
   let rest = uniform() * mass;
   return ids.find((id) => (rest -= at(weights, id)) < 0) ?? at(ids, ids.length - 1);

@@ -80,10 +80,13 @@ function knownKeys(path: readonly PropertyKey[]): string[] {
 
 const NO_METHODS = "No methods given: use --methods or --method-file";
 
-/** Merges `sources` (later ones override whole keys) and checks the result. `out` defaults to `results/NAME`.
+/** Merges `sources` and checks the result: later ones override whole keys, and single keys of `training`. `out` defaults
+ * to `results/NAME`.
  * @throws {UsageError} that lists every problem with its place. */
 export function resolveConfig(sources: readonly ConfigSource[]): RunConfig {
-  const values: Record<string, unknown> = Object.assign({}, ...sources.map((source) => source.values));
+  const given = sources.map((source) => source.values);
+  const values: Record<string, unknown> = Object.assign({}, ...given);
+  if (typeof values.training === "object") values.training = Object.assign({}, ...given.map((one) => one.training));
   values.out ??= `results/${typeof values.name === "string" ? values.name : "run"}`;
   if (values.methodFile !== undefined) values.methods ??= [];
   const parsed = runConfigSchema.safeParse(values);
@@ -94,9 +97,10 @@ export function resolveConfig(sources: readonly ConfigSource[]): RunConfig {
   }
   const problems = parsed.error.issues.map((issue) => {
     const unrecognized = issue.code === "unrecognized_keys" ? [...issue.path, at(issue.keys, 0)] : issue.path;
-    const source = sources.findLast((source) => String(unrecognized[0]) in source.values);
+    const [key = "", part = ""] = unrecognized.map(String);
+    const giving = sources.filter(({ values }) => key in values);
+    const source = giving.findLast(({ values }) => part in Object(values[key])) ?? giving.at(-1);
     if (source) return `${source.where(unrecognized)}: ${describeIssue(issue, values, knownKeys)}`;
-    const key = String(issue.path[0]);
     return key === "methods" ? NO_METHODS : `No ${key} given: use --${flagName(key)}`;
   });
   // A missing key may be a misspelt one, which comes first.

@@ -114,10 +114,11 @@ Deno.test("resolveConfig() names the flag, the limit and the value", () => {
 });
 
 Deno.test("resolveConfig() lets flags override the file, and --no-throughput drop what it asks for", () => {
-  const file = yamlSource(`${MINIMAL}throughput: true\nlimit: 5\n`, "a.yaml");
-  assertEquals(resolveConfig([file]).throughput?.prefillTokens, 512);
-  const config = resolveConfig([file, parseFlags(["--limit", "7", "--no-throughput"]).source]);
-  assertEquals(config.limit, 7);
+  const file = yamlSource(`${MINIMAL}throughput: true\nlimit: 5\ntraining: { steps: 7, batch: 0 }\n`, "a.yaml");
+  const flags = (...args: string[]) => resolveConfig([file, parseFlags(args).source]);
+  assertThrows(() => flags("--training", "rank=4"), UsageError, "a.yaml:");
+  const config = flags("--limit", "7", "--no-throughput", "--training", "batch=3");
+  assertEquals([config.limit, config.training?.steps, config.training?.batch], [7, 7, 3]);
   assertEquals(config.throughput, undefined);
   assertEquals(config.methods, [{ id: "random", options: {} }]);
 });

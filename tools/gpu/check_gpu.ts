@@ -174,13 +174,7 @@ async function killedRun(check: Check, signal: AbortSignal): Promise<Finding[]> 
   const child = start(args, signal);
   let over = false;
   const ended = child.output().then(() => over = true);
-  const count = () => {
-    try {
-      return done(out).length;
-    } catch {
-      return 0;
-    }
-  };
+  const count = () => isThere(join(out, "records")) ? done(out).length : 0;
   while (!over && count() === 0) await new Promise((wake) => setTimeout(wake, 100));
   const before = count();
   if (!over) child.kill("SIGKILL");
