@@ -55,7 +55,7 @@ function residualWords({ pruned }: Section): string[] {
 
 /** Models that lost layers or hidden dimensions, which others of the same size have. */
 function depthWords(section: Section): string[] {
-  return section.pruned.flatMap(({ label, asked, cell, runs }) => {
+  const parts = section.pruned.flatMap(({ label, asked, cell, runs }) => {
     const layers = runs.map(({ size }) => size.layers.length);
     const all = Math.max(...runs.map(({ denseSize }) => denseSize.layers.length));
     const of = runs.find(({ size }) => size.hidden)?.size.hidden?.of;
@@ -64,8 +64,9 @@ function depthWords(section: Section): string[] {
       ...of ? [`a hidden size of ${span(runs.map(({ size }) => size.hidden?.kept ?? of))} (dense ${of})`] : [],
     ];
     const where = cell.checkpoint ? "" : ` at target ${level(asked)}`;
-    return lost.length === 0 ? [] : [`${label}${where} has ${lost.join(" and ")}.`];
+    return lost.length === 0 ? [] : [`${label}${where} has ${lost.join(" and ")}`];
   });
+  return parts.length === 0 ? [] : [`${parts.join("; ")}.`];
 }
 
 /** What of a model's training is not as the run asks: other steps, other tokens, or another loss. */

@@ -180,11 +180,10 @@ async function killedRun(check: Check, signal: AbortSignal): Promise<Finding[]> 
   if (!over) child.kill("SIGKILL");
   await ended;
   await deno(args, signal);
-  const states = readRecords(out).records.map(({ state }) => state);
-  const finished = states.filter((state) => state === "done").length;
+  const [finished, all] = [done(out).length, readRecords(out).records.length];
   return [
     { what: "cells done when it was killed", value: `${before}` },
-    { what: "cells done in the end", value: `${finished} of ${states.length}`, holds: finished === states.length },
+    { what: "cells done in the end", value: `${finished} of ${all}`, holds: finished === all },
   ];
 }
 
