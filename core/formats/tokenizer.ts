@@ -101,13 +101,9 @@ function surroundings(
   let prefix = ids(tokens.slice(0, at));
   let suffix = ids(tokens.slice(at + 1));
   if (config.add_bos_token === false) prefix = prefix.filter((id) => id !== bosTokenId);
-  if (config.add_bos_token === true && bosTokenId !== null && prefix[0] !== bosTokenId) {
-    prefix = [bosTokenId, ...prefix];
-  }
+  if (config.add_bos_token === true && bosTokenId !== null && prefix[0] !== bosTokenId) prefix.unshift(bosTokenId);
   if (config.add_eos_token === false) suffix = suffix.filter((id) => id !== eosTokenId);
-  if (config.add_eos_token === true && eosTokenId !== null && !suffix.includes(eosTokenId)) {
-    suffix = [...suffix, eosTokenId];
-  }
+  if (config.add_eos_token === true && eosTokenId !== null && !suffix.includes(eosTokenId)) suffix.push(eosTokenId);
   return { prefix, suffix };
 }
 
@@ -138,6 +134,9 @@ export function createTokenizer(
   }
   keepByteOrderMarks(library.decoder);
   const { prefix, suffix } = surroundings(library, config, bosTokenId, eosTokenId);
+  const [own, usual] = [config, {}].map((flags) =>
+    JSON.stringify(surroundings(library, flags, bosTokenId, eosTokenId))
+  );
   let vocabSize = 0;
   for (const id of vocabulary.values()) vocabSize = Math.max(vocabSize, id + 1);
   const decodeOptions = {
@@ -159,7 +158,8 @@ export function createTokenizer(
     eosTokenId,
     addsBos: bosTokenId !== null && prefix[0] === bosTokenId,
     windowStart: options.opensWindows && bosTokenId !== null ? [bosTokenId] : [],
-    sha256: createHash("sha256").update(JSON.stringify(tokenizer)).digest("hex"),
+    // Flags of tokenizer_config.json count where they change what surrounds a text.
+    sha256: createHash("sha256").update(JSON.stringify(tokenizer)).update(own === usual ? "" : own!).digest("hex"),
   };
 }
 
