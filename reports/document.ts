@@ -64,7 +64,7 @@ export interface TableBlock {
   kind: "table";
   id: ResultTableId | "paper" | "comparison";
   title: string;
-  /** Under which protocol the table holds. */
+  /** Under which protocol the table holds; Markdown and HTML, whose sections begin with it, repeat it once. */
   caption: string;
   columns: TableColumn[];
   rows: TableRow[];

@@ -98,7 +98,7 @@ function tableMarkup({ id, title, columns, rows, caption, legend, notes }: Table
         ${bodies}
       </table>
     </div>
-    <p class="caption">${caption}</p>
+    ${id === "quality" ? html`<p class="caption">${caption}</p>` : ""}
     <ul class="notes">${texts.map((text) => html`<li>${text}</li>`)}</ul>
   `;
 }

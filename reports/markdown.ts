@@ -34,7 +34,7 @@ function rowTexts({ failed, cells }: TableRow): string[] {
   return failed ? texts.with(2, escapeMarkdown(failed.kinds)) : texts;
 }
 
-function tableText({ title, caption, columns, rows, legend, notes }: TableBlock): string[] {
+function tableText({ id, title, caption, columns, rows, legend, notes }: TableBlock): string[] {
   const header = columns.map(({ header, detail, better }) => {
     const arrow = better === "higher" ? " ↑" : better === "lower" ? " ↓" : "";
     return escapeMarkdown(header) + arrow + (detail === "" ? "" : `<br>${escapeMarkdown(detail)}`);
@@ -42,7 +42,7 @@ function tableText({ title, caption, columns, rows, legend, notes }: TableBlock)
   return [
     ...heading(title),
     ...tableLines(header, columns.map(({ numeric }) => numeric), rows.map(rowTexts)),
-    ...paragraph(caption),
+    ...id === "quality" ? paragraph(caption) : [],
     ...list([...legend, ...notes]),
   ];
 }
