@@ -131,8 +131,10 @@ export function toSeedCsv(document: ReportDocument): string {
   return table(sections.flatMap((section) =>
     section.rows.flatMap((row) => {
       const { model, engine, method, label, options, asked_sparsity } = head(row, section);
+      const { recovery, compensation, training, calibration } = protocolOf(row);
       return row.runs.map(({ cell: { seed }, id, size }) => ({
         ...{ model, engine, method, label, options, asked_sparsity, seed, cell: id },
+        ...{ recovery, compensation, training, calibration },
         sparsity_of_prunable: size.sparsityOfPrunable,
         parameters: size.parameters,
         ...Object.fromEntries(measured.map(({ slug, key }) => [slug, row.bySeed.get(key)?.get(seed)])),

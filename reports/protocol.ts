@@ -2,7 +2,6 @@
  *
  * @module
  */
-import { settingWords } from "../core/schema/cell_names.ts";
 import type { DatasetUse, DoneRecord } from "../core/schema/schema.ts";
 import { capitalised, level, listed, sourceName, unique } from "./format.ts";
 import { isDense, type Row, type Section } from "./sections.ts";
@@ -44,16 +43,6 @@ function readFacts(name: string, runs: readonly DoneRecord[]): Fact[] {
   return texts.length === 0 ? [] : [{ name: `${name} text`, text: texts.join("; ") }];
 }
 
-/** Options away from their defaults that no label names, since all rows of the method share them. */
-function optionFacts(rows: readonly Row[]): Fact[] {
-  const texts = unique(rows.flatMap(({ label, cell: { method } }) => {
-    const words = (method?.changed ?? []).map((name) => settingWords(name, method?.options[name]));
-    const unsaid = words.filter((one) => !label.includes(one));
-    return unsaid.length === 0 ? [] : [`${label}: ${unsaid.join(", ")}`];
-  }));
-  return texts.length === 0 ? [] : [{ name: "options", text: texts.join("; ") }];
-}
-
 const seedsOf = (rows: readonly Row[]): string =>
   unique(rows.flatMap(({ runs, failures }) => [...runs, ...failures]).map(({ cell }) => cell.seed))
     .sort((a, b) => a - b).join(", ");
@@ -76,7 +65,6 @@ export function protocol(section: Section): Fact[] {
   }));
   return [
     ...told,
-    ...optionFacts(pruned),
     ...pruned.length === 0 ? [] : [{ name: "seeds", text: byMethod(pruned, (row) => seedsOf([row])) }],
     { name: "engine", text: machines.length === 0 ? section.engine : machines.join("; ") },
   ];

@@ -122,14 +122,16 @@ function labelsOfMethod(id: string, cells: readonly Cell[]): Map<Cell, string> {
   const variants = [...new Map([...settings.values()].map((one) => [canonicalJson([...one]), one])).values()];
   const usual = defaultsOf(cells);
   const names = new Set(variants.flatMap((variant) => [...variant.keys()]));
-  const differing = [...names].filter((name) => {
+  const changed = new Set(cells.flatMap(({ method }) => method?.changed ?? []).map((name) => `option ${name}`));
+  const told = [...names].filter((name) => {
+    if (changed.has(name)) return true;
     // What trains is told by other settings; how it trains is compared among those that do.
     const having = name.startsWith("training.") ? variants.filter((variant) => variant.has(name)) : variants;
     return new Set(having.map((variant) => variant.get(name)?.value)).size > 1;
   });
   return new Map(cells.map((cell) => {
     const own = settings.get(cell);
-    const shown = differing.flatMap((name) => {
+    const shown = told.flatMap((name) => {
       const one = own?.get(name);
       return one === undefined || one.value === usual.get(name) ? [] : [one.words];
     });
@@ -137,9 +139,9 @@ function labelsOfMethod(id: string, cells: readonly Cell[]): Map<Cell, string> {
   }));
 }
 
-/** What people call the method of each cell: `wanda-sp`, `wanda-sp + LoRA`, `mask-prune, split fixed`. Settings are
- * named only where cells of one method differ in them, and defaults never are; level and seed are left out. Cells of
- * one method get the same label exactly when these settings are equal. The dense model is `dense`. */
+/** What people call the method of each cell: `wanda-sp`, `wanda-sp + LoRA`, `mask-prune, split fixed`. Options away
+ * from their defaults are named, other settings only where cells of one method differ in them, level and seed never.
+ * Cells of one method get the same label exactly when these settings are equal. The dense model is `dense`. */
 export function labelCells(cells: readonly Cell[]): string[] {
   const labels = new Map<Cell, string>();
   for (const [id, own] of Map.groupBy(cells, ({ method }) => method?.id ?? null)) {

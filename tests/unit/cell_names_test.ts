@@ -49,10 +49,10 @@ Deno.test("cellName() is a file name that begins with method, level and seed", (
   assertEquals(cellName({ id: "0123456789abcdef", cell: flap }), "flap-0.5-s3-0123456789abcdef");
 });
 
-Deno.test("labelCells() gives a method alone its plain name, whatever its options and settings", () => {
+Deno.test("labelCells() names options of a method alone, and no other setting", () => {
   const training = trainingSchema.parse({ steps: 7 });
   const cells = [cell(null), cell("flap", { a: 1 }), cell("random", {}, { recover: "lora", training })];
-  assertEquals(labelCells(cells), ["dense", "flap", "random"]);
+  assertEquals(labelCells(cells), ["dense", "flap, a 1", "random"]);
 });
 
 Deno.test("labelCells() names recovery and compensation where a method occurs with and without", () => {
