@@ -79,13 +79,15 @@ export function sampleToken(
   uniform: () => number,
 ): number {
   // Plain loops: with a large vocabulary, methods of arrays take several times as long.
-  let [max, total] = [-Infinity, 0];
+  let max = -Infinity;
   for (const value of logits) max = Math.max(max, value);
   if (!Number.isFinite(max)) throw new NumericError(`The model gives ${max} as its largest next-token score`);
   const weights = new Float64Array(logits.length);
+  let total = 0;
   for (let id = 0; id < weights.length; id++) total += weights[id] = Math.exp((at(logits, id) - max) / temperature);
   // Tokens below this bound have less than 1 - topP together, so the nucleus lies in the others.
-  const [least, ids] = [(1 - topP) * total / weights.length, [] as number[]];
+  const least = (1 - topP) * total / weights.length;
+  const ids: number[] = [];
   for (let id = 0; id < weights.length; id++) if (at(weights, id) >= least) ids.push(id);
   ids.sort((a, b) => at(weights, b) - at(weights, a));
   let mass = 0;

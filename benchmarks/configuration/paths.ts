@@ -3,6 +3,7 @@
  * @module
  */
 import { isAbsolute, join } from "node:path";
+import { isObject } from "../../core/util/canonical_json.ts";
 import { isFileName } from "../../datasets/text_file.ts";
 
 type Values = Readonly<Record<string, unknown>>;
@@ -10,13 +11,10 @@ type Values = Readonly<Record<string, unknown>>;
 /** Moves a path. `tiny` is the bundled model, not a path, and `file:PATH` a corpus. */
 type Move = (path: string) => string;
 
-const isValues = (value: unknown): value is Values =>
-  typeof value === "object" && value !== null && !Array.isArray(value);
-
 /** Moves a text, each of a list, or that of `key` in an object. */
 function moved(value: unknown, move: Move, key: string): unknown {
   if (Array.isArray(value)) return value.map((one) => moved(one, move, key));
-  if (isValues(value)) return key in value ? { ...value, [key]: moved(value[key], move, key) } : value;
+  if (isObject(value)) return key in value ? { ...value, [key]: moved(value[key], move, key) } : value;
   return typeof value === "string" ? move(value) : value;
 }
 

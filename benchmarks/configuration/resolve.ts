@@ -3,6 +3,7 @@
  * @module
  */
 import { isMap, LineCounter, parseDocument } from "yaml";
+import { isObject } from "../../core/util/canonical_json.ts";
 import { FileFormatError, UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
 import { describeIssue } from "../../core/util/issues.ts";
@@ -86,7 +87,8 @@ const NO_METHODS = "No methods given: use --methods or --method-file";
 export function resolveConfig(sources: readonly ConfigSource[]): RunConfig {
   const given = sources.map((source) => source.values);
   const values: Record<string, unknown> = Object.assign({}, ...given);
-  if (typeof values.training === "object") values.training = Object.assign({}, ...given.map((one) => one.training));
+  const trainings = given.flatMap(({ training }) => training === undefined ? [] : [training]);
+  if (trainings.length > 0 && trainings.every(isObject)) values.training = Object.assign({}, ...trainings);
   values.out ??= `results/${typeof values.name === "string" ? values.name : "run"}`;
   if (values.methodFile !== undefined) values.methods ??= [];
   const parsed = runConfigSchema.safeParse(values);

@@ -8,7 +8,7 @@ import { gunzipSync, gzipSync } from "node:zlib";
 import { FileFormatError, UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
 import { type CellRecord, cellRecordSchema, type DoneRecord, SCHEMA_VERSION } from "../../core/schema/schema.ts";
-import { sha256OfJson } from "../../core/util/canonical_json.ts";
+import { isObject, sha256OfJson } from "../../core/util/canonical_json.ts";
 import { cellName, type NamedCell } from "../../core/schema/cell_names.ts";
 import { describeIssue } from "../../core/util/issues.ts";
 import { ifThere, isSystemError } from "../../core/util/paths.ts";
@@ -72,8 +72,6 @@ export function unpackUnits(text: string): number[] | undefined {
     [0, 1, 2, 3].filter((bit) => parseInt(digit, 16) >> bit & 1).map((bit) => 4 * d + bit)
   );
 }
-
-const isObject = (value: unknown): value is Record<string, unknown> => typeof value === "object" && value !== null;
 
 /** A record with `change` made to every list of units of its plan. The schema refuses anything else. */
 function inPlan(record: object, change: (units: unknown) => unknown): object {

@@ -60,9 +60,13 @@ class HeaderReader {
   #window = new Uint8Array(0);
   #windowStart = 0;
   position = 0;
-  readonly bytesLeft = () => Math.min(this.file.sizeBytes, MAX_HEADER_BYTES) - this.position;
 
   constructor(readonly file: RangedFile) {}
+
+  /** Bytes of the header after the position. */
+  get bytesLeft(): number {
+    return Math.min(this.file.sizeBytes, MAX_HEADER_BYTES) - this.position;
+  }
 
   fail(problem: string): never {
     throw new FileFormatError(this.file.path, problem);
@@ -70,9 +74,10 @@ class HeaderReader {
 
   /** A view of the next `count` bytes, valid until the next call. */
   take(count: number, what: string): DataView<ArrayBuffer> {
-    const left = this.bytesLeft();
-    if (count > left) {
-      this.fail(`${what} at byte ${this.position} needs ${count} bytes, but the header has only ${left} left`);
+    if (count > this.bytesLeft) {
+      this.fail(
+        `${what} at byte ${this.position} needs ${count} bytes, but the header has only ${this.bytesLeft} left`,
+      );
     }
     if (this.position + count > this.#windowStart + this.#window.length) {
       this.#window = new Uint8Array(Math.min(Math.max(WINDOW_BYTES, count), this.file.sizeBytes - this.position));
@@ -96,8 +101,9 @@ class HeaderReader {
   /** A number of items of at least `bytesEach` bytes each; they must fit the rest of the header. */
   count(what: string, bytesEach: number): number {
     const count = this.u64(`number of ${what}`);
-    const left = this.bytesLeft();
-    if (count * bytesEach > left) this.fail(`claims ${count} ${what}, but the header has only ${left} bytes left`);
+    if (count * bytesEach > this.bytesLeft) {
+      this.fail(`claims ${count} ${what}, but the header has only ${this.bytesLeft} bytes left`);
+    }
     return count;
   }
 

@@ -133,10 +133,10 @@ export function createTokenizer(
     );
   }
   keepByteOrderMarks(library.decoder);
-  const { prefix, suffix } = surroundings(library, config, bosTokenId, eosTokenId);
-  const [own, usual] = [config, {}].map((flags) =>
-    JSON.stringify(surroundings(library, flags, bosTokenId, eosTokenId))
-  );
+  const surround = (flags: JsonObject) => surroundings(library, flags, bosTokenId, eosTokenId);
+  const { prefix, suffix } = surround(config);
+  const own = JSON.stringify({ prefix, suffix });
+  const usual = JSON.stringify(surround({}));
   let vocabSize = 0;
   for (const id of vocabulary.values()) vocabSize = Math.max(vocabSize, id + 1);
   const decodeOptions = {
@@ -159,7 +159,7 @@ export function createTokenizer(
     addsBos: bosTokenId !== null && prefix[0] === bosTokenId,
     windowStart: options.opensWindows && bosTokenId !== null ? [bosTokenId] : [],
     // Flags of tokenizer_config.json count where they change what surrounds a text.
-    sha256: createHash("sha256").update(JSON.stringify(tokenizer)).update(own === usual ? "" : own!).digest("hex"),
+    sha256: createHash("sha256").update(JSON.stringify(tokenizer)).update(own === usual ? "" : own).digest("hex"),
   };
 }
 

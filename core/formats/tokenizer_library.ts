@@ -6,6 +6,7 @@
  *
  * @module
  */
+import { isObject } from "../util/canonical_json.ts";
 import { FileFormatError, UsageError } from "../util/errors.ts";
 
 /** A JSON object. */
@@ -20,9 +21,6 @@ const GPT2_PATTERN = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\
 
 /** The space mark of SentencePiece vocabularies. */
 export const SPACE_MARK = "\u2581";
-
-const isObject = (value: unknown): value is JsonObject =>
-  typeof value === "object" && value !== null && !Array.isArray(value);
 
 const isTokenId = (value: unknown): value is number =>
   Number.isInteger(value) && (value as number) >= 0 && (value as number) < MAX_VOCABULARY;

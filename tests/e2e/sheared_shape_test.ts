@@ -34,7 +34,8 @@ folderTest("bench run prunes the bundled model to a shape of Sheared LLaMA's kin
   assertEquals(size.prunableParameters, 3 * (4 * 96 * 96 + 3 * 96 * 256));
   assertEquals(size.parameters, size.prunableParameters + 96 * (1792 + 7));
   const report = Deno.readTextFileSync(join(runPaths(out).report, "comparison.md"));
-  assertStringIncludes(report, "target ffn 256 at target 60 % has 3 of 4 layers and a hidden size of 96 (dense 128).");
+  const label = "sheared, target hidden 96, target layers 3, target heads 6, target ffn 256";
+  assertStringIncludes(report, `${label} at target 60 % has 3 of 4 layers and a hidden size of 96 (dense 128).`);
 
   await succeed("validate", out);
   const to = join(out, "exported");

@@ -52,10 +52,8 @@ Deno.test("a file may limit each task; wrong numbers and tasks are named", () =>
 
 Deno.test("parseFlags() reads the flags of tasks", () => {
   const flags = ["--methods", "random", "--sparsity", "0.5", "--out", "x"];
-  const config = fromFlags(...flags, "--num-fewshot", "5", "--log-samples");
-  assertEquals([config.numFewshot, config.logSamples], [5, true]);
-  const plain = fromFlags(...flags);
-  assertEquals([plain.numFewshot, plain.logSamples], [0, false]);
+  const found = [fromFlags(...flags, "--num-fewshot", "5", "--log-samples"), fromFlags(...flags)];
+  assertEquals(found.map(({ numFewshot, logSamples }) => [numFewshot, logSamples]), [[5, true], [0, false]]);
   assertThrows(() => fromFlags(...flags, "--num-fewshot", ""), UsageError, "--num-fewshot needs a value: N");
   assertThrows(() => fromFlags(...flags, "--num-fewshot=-1"), UsageError, "numFewshot must be at least 0: current -1");
   const negative = [...flags, "--training", "distillation=-1"];
@@ -116,6 +114,7 @@ Deno.test("resolveConfig() names the flag, the limit and the value", () => {
 Deno.test("resolveConfig() lets flags override the file, and --no-throughput drop what it asks for", () => {
   const file = yamlSource(`${MINIMAL}throughput: true\nlimit: 5\ntraining: { steps: 7, batch: 0 }\n`, "a.yaml");
   const flags = (...args: string[]) => resolveConfig([file, parseFlags(args).source]);
+  assertEquals(flags("--training", "batch=3").throughput?.prefillTokens, 512);
   assertThrows(() => flags("--training", "rank=4"), UsageError, "a.yaml:");
   const config = flags("--limit", "7", "--no-throughput", "--training", "batch=3");
   assertEquals([config.limit, config.training?.steps, config.training?.batch], [7, 7, 3]);
@@ -165,6 +164,7 @@ Deno.test("yamlSource() and resolveConfig() point at line and column", () => {
     message(`${MINIMAL}calibration: {corpus: c4, sequence: 3}\n`),
     'a.yaml:4:37: Unknown key of calibration "sequence". Did you mean "sequences"? Known: corpus, sequences, tokens',
   );
+  for (const text of ["", "[]"]) assertMatch(message(`${MINIMAL}training: ${text}\n`), /^a\.yaml:4:\d+: training must/);
   assertThrows(() => yamlSource("a: 1\na: 2\n", "b.yaml"), FileFormatError, "b.yaml:2:1");
 });
 

@@ -9,7 +9,7 @@ import { at } from "../../core/util/indexing.ts";
 import { isThere } from "../../core/util/paths.ts";
 import { ROOT } from "../../core/util/user_folder.ts";
 import { choiceOf } from "../../benchmarks/commands/command.ts";
-import { readRecords } from "../../benchmarks/records/store.ts";
+import { readRecords, runPaths } from "../../benchmarks/records/store.ts";
 import { type ProbedEngine, probeEngine } from "../../benchmarks/configuration/engine_probe.ts";
 import { getMethod, listMethods } from "../../methods/mod.ts";
 import { runTool, type ToolArgs } from "../run_tool.ts";
@@ -174,16 +174,17 @@ async function killedRun(check: Check, signal: AbortSignal): Promise<Finding[]> 
   const child = start(args, signal);
   let over = false;
   const ended = child.output().then(() => over = true);
-  const count = () => isThere(join(out, "records")) ? done(out).length : 0;
+  const count = () => isThere(runPaths(out).records) ? done(out).length : 0;
   while (!over && count() === 0) await new Promise((wake) => setTimeout(wake, 100));
   const before = count();
   if (!over) child.kill("SIGKILL");
   await ended;
   await deno(args, signal);
-  const [finished, all] = [done(out).length, readRecords(out).records.length];
+  const states = readRecords(out).records.map(({ state }) => state);
+  const finished = states.filter((state) => state === "done").length;
   return [
     { what: "cells done when it was killed", value: `${before}` },
-    { what: "cells done in the end", value: `${finished} of ${all}`, holds: finished === all },
+    { what: "cells done in the end", value: `${finished} of ${states.length}`, holds: finished === states.length },
   ];
 }
 
