@@ -74,10 +74,9 @@ class HeaderReader {
 
   /** A view of the next `count` bytes, valid until the next call. */
   take(count: number, what: string): DataView<ArrayBuffer> {
-    if (count > this.bytesLeft) {
-      this.fail(
-        `${what} at byte ${this.position} needs ${count} bytes, but the header has only ${this.bytesLeft} left`,
-      );
+    const left = this.bytesLeft;
+    if (count > left) {
+      this.fail(`${what} at byte ${this.position} needs ${count} bytes, but the header has only ${left} left`);
     }
     if (this.position + count > this.#windowStart + this.#window.length) {
       this.#window = new Uint8Array(Math.min(Math.max(WINDOW_BYTES, count), this.file.sizeBytes - this.position));
@@ -101,9 +100,8 @@ class HeaderReader {
   /** A number of items of at least `bytesEach` bytes each; they must fit the rest of the header. */
   count(what: string, bytesEach: number): number {
     const count = this.u64(`number of ${what}`);
-    if (count * bytesEach > this.bytesLeft) {
-      this.fail(`claims ${count} ${what}, but the header has only ${this.bytesLeft} bytes left`);
-    }
+    const left = this.bytesLeft;
+    if (count * bytesEach > left) this.fail(`claims ${count} ${what}, but the header has only ${left} bytes left`);
     return count;
   }
 
