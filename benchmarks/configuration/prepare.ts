@@ -267,12 +267,15 @@ async function countTokens(corpus: string, tokenizer: Tokenizer, enough: number)
   return beginning >= enough ? beginning : count(text);
 }
 
+/** Whether a run recovers, or compensates. */
+const isOn = (choice?: string) => (choice ?? "none") !== "none";
+
 /** The form of weights: as requested, else as before in the run's folder, else by the file and the engine. Cells that
- * run elsewhere use f32, because their engine is unknown. So do cells of a budget in time: trained weights are f32, and
- * untrained ones in 16 bits would be faster.
+ * run elsewhere use f32, because their engine is unknown. So do cells that change weights, and those of a budget in
+ * time: with exact arithmetic changed weights are f32, and unchanged ones in 16 bits would be faster.
  * @throws {UsageError} when 16 bits are asked of an engine that has f32 only. */
 function chooseForm(
-  { weights, out, arithmetic, budget }: RunConfig,
+  { weights, out, arithmetic, budget, recover, compensate }: RunConfig,
   { engine, decoderOps }: { engine: EngineName; decoderOps?: boolean },
   origin: DenseModel["origin"],
 ): WeightForm {
@@ -288,7 +291,7 @@ function chooseForm(
   }
   if (weights) return weights;
   const before = decoderOps === false ? undefined : readRunFile(out);
-  return before || isTime(budget) && arithmetic === "exact"
+  return before || ([recover, compensate].some(isOn) || isTime(budget)) && arithmetic === "exact"
     ? before?.config.weights ?? "f32"
     : usualForm({ origin }, { decoderOps: decoderOps ?? false, arithmetic });
 }
@@ -308,7 +311,7 @@ async function hashData(config: ReadyConfig, calibratesByDefault: boolean): Prom
   const isRanked = methods.some(({ id }) =>
     depthsOf(getMethod(id), config).some((dropLayers) => ranksLayers({ units, dropLayers }))
   );
-  if ((compensate ?? "none") !== "none" || isRanked || methods.some(({ id }) => getMethod(id).needs.calibration)) {
+  if (isOn(compensate) || isRanked || methods.some(({ id }) => getMethod(id).needs.calibration)) {
     try {
       uses[calibrationUse(config)] = await learnedData(calibration.corpus, data);
     } catch (error) {
@@ -319,8 +322,7 @@ async function hashData(config: ReadyConfig, calibratesByDefault: boolean): Prom
       );
     }
   }
-  const trains = config.recover !== undefined && config.recover !== "none";
-  if (trains || methods.some(({ id }) => getMethod(id).kind === "learned")) {
+  if (isOn(config.recover) || methods.some(({ id }) => getMethod(id).kind === "learned")) {
     const { corpus = calibration.corpus } = config.training ?? {};
     uses[trainingUse(corpus)] = await learnedData(corpus, data);
   }
