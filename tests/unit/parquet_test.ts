@@ -64,16 +64,16 @@ folderTest("readRecords() refuses damaged Parquet files", async (folder) => {
   for (const size of [0, 3, 100, whole.length - 1]) {
     await assertRejects(() => read(whole.slice(0, size)), FileFormatError, "cannot be read as Parquet");
   }
-  // This one gives a column -3 children, on which the library alone does not end.
-  const endless = whole.slice();
-  endless[1034] = (endless[1034] ?? 0) ^ 1;
-  await assertRejects(() => read(endless), FileFormatError, "cannot be read as Parquet");
+  // One gives a column -3 children; on the other the library panics, and the next file is read all the same.
+  for (const [at, bit] of [[1034, 1], [75, 64]] as const) {
+    await assertRejects(() => read(whole.with(at, whole[at]! ^ bit)), FileFormatError, "cannot be read as Parquet");
+  }
+  assertEquals((await read(whole)).records.length, 3);
   // A Zstandard frame that claims 640 MB: a single segment (descriptor 0xa0) whose size takes the four bytes after it.
   const greedy = await Deno.readFile(`${golden}/boolq.parquet`);
   const frame = greedy.findIndex((_, i) => [0x28, 0xb5, 0x2f, 0xfd].every((byte, j) => greedy[i + j] === byte));
   greedy.set([0xa0, 0, 0, 0, 40], frame + 4);
   const before = Deno.memoryUsage().external;
   await assertRejects(() => read(greedy), FileFormatError, "cannot be read as Parquet");
-  const added = Deno.memoryUsage().external - before;
-  assert(added < 64 * 1024 * 1024, `must take less than 64 MiB: current ${added} bytes`);
+  assert(Deno.memoryUsage().external - before < 64 * 1024 * 1024);
 });
