@@ -51,8 +51,9 @@ export interface MethodContext<Options> {
   /** The method's random stream `name`. */
   rng(name: string): Rng;
   /** Computes statistics that do not depend on the budget, or returns those computed before for the same model,
-   * calibration data, engine and `key`. The key must name every option the result depends on. */
-  remember(key: string, compute: () => Promise<Statistics>): Promise<Statistics>;
+   * calibration data, engine and `key`, by this method or, with `forAll`, by any. The key must name every option the
+   * result depends on. */
+  remember(key: string, compute: () => Promise<Statistics>, forAll?: boolean): Promise<Statistics>;
   /** Progress in words, shown on stderr. */
   report(message: string): void;
   /** Aborts when the user stops the run: check it between batches with `signal.throwIfAborted()`. */

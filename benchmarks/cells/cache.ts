@@ -47,9 +47,10 @@ export function createCache(
   folder: string,
   { calibration, ...others }: CacheScope,
   waiting: <T>(work: () => Promise<T>) => Promise<T> = (work) => work(),
-): (key: string, compute: () => Promise<Statistics>) => Promise<Statistics> {
-  const scope = { schemaVersion: STATISTICS_VERSION, ...others, windows: hashWindows(calibration) };
-  return async (key, compute) => {
+): (key: string, compute: () => Promise<Statistics>, forAll?: boolean) => Promise<Statistics> {
+  const own = { schemaVersion: STATISTICS_VERSION, ...others, windows: hashWindows(calibration) };
+  return async (key, compute, forAll = false) => {
+    const scope = forAll ? { ...own, methodFile: undefined, methodVersion: undefined } : own;
     const name = sha256OfJson({ ...scope, key }).slice(0, 16);
     Deno.mkdirSync(folder, { recursive: true });
     const path = join(folder, `${name}.safetensors`);

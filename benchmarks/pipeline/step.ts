@@ -10,8 +10,8 @@ export interface StepOptions {
   report?(message: string): void;
   /** Aborts between batches. */
   signal?: AbortSignal;
-  /** Gives the statistics that were kept under `key`, or computes and keeps them; for the call alone by default. */
-  remember?(key: string, compute: () => Promise<Statistics>): Promise<Statistics>;
+  /** As in a method's context; statistics are kept for the call alone by default. */
+  remember?(key: string, compute: () => Promise<Statistics>, forAll?: boolean): Promise<Statistics>;
 }
 
 /** The options with their defaults. */

@@ -38,7 +38,7 @@ export async function layersByLoss(
       }
       report(`layer ${best} goes, ${order.length + 1} of ${count}: loss ${least.toFixed(4)}`);
       return { layer: { shape: [1], data: Float32Array.of(best) } };
-    });
+    }, true);
     order.push(at(entry(kept, "layer").data, 0));
   }
   return order;
