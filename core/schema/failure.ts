@@ -132,10 +132,10 @@ export function timeoutFailure(limitS: number, phase?: string): Failure {
   return { kind: "timeout", message, exitCode: null, ...during(phase) };
 }
 
-/** The lines of a process's output without phases and stack frames. */
+/** The lines of a process's output without phases, stack frames, and what TensorFlow says at every start. */
 export const spoken = (stderr: string): string[] =>
   stderr.split("\n").map((line) => line.trim())
-    .filter((line) => line !== "" && !/^(at |code: |\d{4}-\d\d-\d\dT[\d:.]+Z )/.test(line));
+    .filter((line) => line !== "" && !/^(at |code: |\d{4}-\d\d-\d\dT[\d:.]+Z |[IW]\d{4} |WARNING: All log)/.test(line));
 
 /** The class and the message of a process that ended without a record; `stderr` is the end of its output, `phase` its
  * last phase. */

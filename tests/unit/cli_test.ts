@@ -187,7 +187,7 @@ Deno.test("failures quote one line: of an error the first, of a process the last
   const { message } = classifyError(new TypeError(`no luck${"!".repeat(99)}\nand\nmore`));
   assertEquals(message, `TypeError: no luck${"!".repeat(99)}`);
   const said = (stderr: string) => classifyExit({ code: 1, signal: null }, stderr).message.split("it said: ")[1];
-  assertEquals(said("2026-01-02T03:04:05.678Z loading\nError: no luck\n    at run (a.ts:1:2)\n\n"), "Error: no luck");
+  assertEquals(said("2026-01-02T03:04:05.678Z loading\nError: no\n  at f (a.ts:1:2)\nI0000 oneDNN\n"), "Error: no");
   assertEquals(said("x".repeat(1000)), "x".repeat(300));
   const full = classifyExit({ code: 1, signal: null }, "Error: ENOSPC: no space\n    at a\nnoise\n");
   assertEquals(full.message, "The disk of the run's folder is full: free some space (Error: ENOSPC: no space)");
