@@ -12,7 +12,7 @@ import { getMethod, parseOptions } from "../../methods/mod.ts";
 import type { DecoderConfig } from "../../models/config.ts";
 import type { Resource } from "../../models/resource.ts";
 import { afterDepth, resolveTarget } from "../../models/target.ts";
-import { depthsOf, type ReadyConfig } from "./expand.ts";
+import { depthsOf, isOn, type ReadyConfig } from "./expand.ts";
 
 /** Most tokens of text that a cell may be asked to hold, as 32-bit integers. */
 const MOST_TOKENS = 2 ** 30;
@@ -47,8 +47,8 @@ export function checkLayerwise(config: RunConfig): void {
   const whole = methods.find(({ id }) => !getMethod(id).layerwise);
   const needsAll = [
     whole && `method ${whole.id}`,
-    recover !== undefined && recover !== "none" && `--recover ${recover}`,
-    compensate !== undefined && compensate !== "none" && `--compensate ${compensate}`,
+    isOn(recover) && `--recover ${recover}`,
+    isOn(compensate) && `--compensate ${compensate}`,
     calibration?.corpus === SELF_TEXT && "--calibration self",
     dropLayers?.some((count) => count > 0) && "--drop-layers",
     units.includes("layers") && "--units layers",

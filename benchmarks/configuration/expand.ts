@@ -82,6 +82,10 @@ export function trainingUse(corpus: string): string {
   return `${TRAINING_USE}${corpus}`;
 }
 
+/** Whether a run's `recover` or `compensate` asks for anything. */
+export const isOn = <Choice extends string>(choice: Choice | undefined): choice is Exclude<Choice, "none"> =>
+  choice !== undefined && choice !== "none";
+
 type Learning = Pick<Cell, "recover" | "compensate" | "training">;
 
 /** What a run adds to a cell besides its method. Learned methods train in any case, the others if the run recovers. */
@@ -89,10 +93,10 @@ function learningOf(
   { recover, compensate, training = trainingSchema.parse({}) }: Pick<RunConfig, keyof Learning>,
   learned: boolean,
 ): Learning {
-  const recovers = recover !== undefined && recover !== "none";
+  const recovers = isOn(recover);
   return {
     ...recovers && { recover },
-    ...compensate !== undefined && compensate !== "none" && { compensate },
+    ...isOn(compensate) && { compensate },
     ...(learned || recovers) &&
       { training: { ...training, ...recovers && { scaleRate: scaleRateOf(training, recover) } } },
   };

@@ -40,6 +40,7 @@ import {
   depthsOf,
   expandCells,
   type Fingerprint,
+  isOn,
   type PerplexityChoice,
   type ReadyConfig,
   trainingUse,
@@ -267,9 +268,6 @@ async function countTokens(corpus: string, tokenizer: Tokenizer, enough: number)
   return beginning >= enough ? beginning : count(text);
 }
 
-/** Whether a run recovers, or compensates. */
-const isOn = (choice?: string) => (choice ?? "none") !== "none";
-
 /** The form of weights: as requested, else as before in the run's folder, else by the file and the engine. Cells that
  * run elsewhere use f32, because their engine is unknown. So do cells that change weights, and those of a budget in
  * time: with exact arithmetic changed weights are f32, and unchanged ones in 16 bits would be faster.
@@ -291,7 +289,7 @@ function chooseForm(
   }
   if (weights) return weights;
   const before = decoderOps === false ? undefined : readRunFile(out);
-  return before || ([recover, compensate].some(isOn) || isTime(budget)) && arithmetic === "exact"
+  return before || (isOn(recover) || isOn(compensate) || isTime(budget)) && arithmetic === "exact"
     ? before?.config.weights ?? "f32"
     : usualForm({ origin }, { decoderOps: decoderOps ?? false, arithmetic });
 }

@@ -82,7 +82,7 @@ export async function atDepth<Options>(
     ...context,
     model: base,
     target: targetFrom(base.config, target),
-    remember: (key, compute) => remember(`${key}, without layers ${removed.toSorted((a, b) => a - b)}`, compute),
+    remember: (key, ...rest) => remember(`${key}, without layers ${removed.toSorted((a, b) => a - b)}`, ...rest),
     ...learning && {
       learning: {
         teacher: { model, layers: counterparts(depth) },
