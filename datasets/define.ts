@@ -4,7 +4,8 @@
  * @module
  */
 import type { z } from "zod";
-import type { DatasetUse } from "../core/schema/schema.ts";
+import type { DatasetUse, PerplexityChoice } from "../core/schema/schema.ts";
+import { UsageError } from "../core/util/errors.ts";
 
 /** Where a data set lives on the Hugging Face Hub. */
 export interface HubSource {
@@ -161,6 +162,15 @@ export interface Corpus extends DataSource {
   documents?(texts: readonly string[]): string[];
   /** A document as the model sees it in protocol (c). */
   detokenise?(document: string): string;
+}
+
+/** Checks that a protocol is defined for a corpus.
+ * @throws {UsageError} that names a protocol to use. */
+export function checkProtocol(corpus: Corpus, protocol: PerplexityChoice["protocol"]): void {
+  const isDefined = protocol === "c" ? corpus.documents : corpus.joiner;
+  if (isDefined !== undefined) return;
+  const others = protocol === "c" ? "a or b" : "c";
+  throw new UsageError(`Protocol ${protocol} is not defined for corpus "${corpus.id}": use protocol ${others}`);
 }
 
 /** Shares of a corpus's only file that replace splits without a file. Calibration and evaluation do not overlap, except

@@ -107,7 +107,7 @@ async function prunedModel(
   const how = { method, options, sparsity, resource, units, dropLayers, ffnMultiple, calibration, compensate };
   let pruned = await prune(dense, { ...how, ...step, report: (message) => report(`${phase}: ${message}`) });
   // A method that learns has trained, unless whole layers alone met its budget.
-  if (training && trains !== "none" && pruned.training.length === 0) {
+  if (training && trains !== "none" && pruned.training.every(({ stage }) => stage === "search")) {
     const recovery = { ...step, dense, training, report: (message: string) => report(`recovery: ${message}`) };
     pruned = await clock.during("learnS", () => recover(pruned, recovery));
   }

@@ -78,8 +78,7 @@ async function recordCell(job: CellJob, before: DoneRecord | undefined): Promise
     const lacksTimes = before !== undefined && isComplete(withoutThroughput(cell), before, job);
     const measured = lacksTimes ? await timeCell(own, host, before) : await measureCell(own, host, before);
     const record: DoneRecord = { ...measured, ...head, seconds: seconds(), state: "done" };
-    const asked = askedResults(record, cell, hashes, job.taskGroups ?? []);
-    writeLmEval(out, { ...asked, throughput: record.throughput }, samples);
+    if (!lacksTimes) writeLmEval(out, askedResults(record, cell, hashes, job.taskGroups ?? []), samples);
     writeRecord(out, record);
   } catch (error) {
     console.error(error);

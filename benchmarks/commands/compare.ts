@@ -14,8 +14,8 @@ Usage: deno task bench compare DIR OTHER [MORE ...]
        deno task bench compare DIR [--pair A,B]
 
 Flags:
-  --pair A,B       compare only methods A and B, at each level (default: all methods of DIR). A method is named by its
-                   label in the report, as for --methods (\`obs:error=kfac\`), or by its id if no label is the id`;
+  --pair A,B       compare only methods A and B, at each level (default: all methods of DIR). A and B are labels in
+                   the report, values of --methods (\`obs:error=kfac\`), or ids`;
 
 /** Prints the comparison of runs, or of the methods of one.
  * @throws {UsageError} when a folder holds no run, or a flag cannot be read. */
@@ -40,7 +40,7 @@ const MOST_RUNS = 20;
 /** `bench compare`. */
 export const compare: Command = {
   usage: "DIR [OTHER ...]",
-  summary: "compare runs cell by cell, or the methods of one",
+  summary: "compare runs cell by cell, or the methods of one run",
   help: () => HELP,
   flags: { string: ["pair"], positional: MOST_RUNS + 1 },
   run: compareFolders,

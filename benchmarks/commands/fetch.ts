@@ -21,9 +21,9 @@ const HELP = `Downloads data sets from the Hugging Face Hub into the cache that 
 
 Usage: deno task bench fetch NAME[/SPLIT]...
 
-NAME is a task or corpus (\`bench ls tasks\`) or a task file (PATH.yaml). Without SPLIT, the scored split of a task is
-downloaded, and the evaluation and calibration splits of a corpus. NAME/train holds a task's few-shot examples. Files in
-the cache are not downloaded again, so that later runs read the same commit.
+NAME is a task or corpus (\`bench ls tasks\`) or a task file (PATH.yaml). Without SPLIT: a task's scored split, or a
+corpus's evaluation and calibration splits. NAME/train holds a task's few-shot examples. Files in the cache are not
+downloaded again: later runs read the same commit.
 
 Environment: HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE, as for Python`;
 
@@ -37,11 +37,13 @@ export interface WantedSplit {
 
 /** The splits that a task file reads, few-shot examples included. */
 function splitsOfFile(path: string): WantedSplit[] {
-  const { definitions } = selectTasks([path], []);
-  return definitions.map(fileTask).flatMap((task) => {
+  const { definitions, tasks: selected } = selectTasks([path], [], [...tasks.keys()]);
+  const builtIn = selected.filter((name) => tasks.get(name)?.hub).flatMap((name) => wantedSplits([name]));
+  const ofFiles = definitions.map(fileTask).flatMap((task) => {
     if (!task.hub) throw new UsageError(`"${task.id}" (${path}) reads local files: there is nothing to download`);
     return [...new Set(task.splits)].map((split) => ({ source: task, split, exact: [] }));
   });
+  return [...builtIn, ...ofFiles];
 }
 
 /** What the arguments ask for.

@@ -11,8 +11,8 @@ const HELP = `Joins runs of one model, such as parts of a run from several machi
 
 Usage: deno task bench merge OUT DIR DIR...
 
-Runs are refused if model weights, data, engine, arithmetic or training differ. Methods, levels, depths, seeds and
-measurements may differ. A cell in several runs is kept once if its results are equal; otherwise the merge is refused.
+Methods, levels, depths and seeds may differ. Runs that differ in anything else that changes results are refused. A cell in
+several runs is kept once if its measurements and results are equal; otherwise the merge is refused.
 
 \`bench eval OUT\` runs missing combinations of method, level and seed.
 

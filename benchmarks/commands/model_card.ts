@@ -4,6 +4,7 @@
  */
 import type { StoredType } from "../../core/formats/quantize.ts";
 import type { DoneRecord } from "../../core/schema/schema.ts";
+import { askedResults } from "../records/measured.ts";
 import { baseName, capitalised, count, level, percent, withSpread } from "../../reports/format.ts";
 import type { Family } from "../../models/families/family.ts";
 import { type Column, type Measurement, measurements } from "../../reports/columns.ts";
@@ -91,11 +92,19 @@ function valueText({ isFraction, kind }: Column, { value, stderr, repeats }: Mea
   return error === null ? text : `${text} ± ${error}`;
 }
 
+/** Results that were measured again replace the earlier ones. */
+const latest = (record: DoneRecord): DoneRecord => ({
+  ...askedResults(record, record.cell),
+  throughput: record.throughput,
+});
+
 function resultSection({ record, dense }: CardContent): string[] {
   const { environment: { engine, library, device } } = record;
   const { primaryMetrics } = definitions();
-  const densely = new Map((dense ? measurements(dense, primaryMetrics) : []).map((one) => [one.column.key, one]));
-  const rows = measurements(record, primaryMetrics).map((one) => {
+  const densely = new Map(
+    (dense ? measurements(latest(dense), primaryMetrics) : []).map((one) => [one.column.key, one]),
+  );
+  const rows = measurements(latest(record), primaryMetrics).map((one) => {
     const { column } = one;
     const { name, metric, isFraction, chance, protocol } = column;
     const other = densely.get(column.key);

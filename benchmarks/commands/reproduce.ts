@@ -16,6 +16,7 @@ import { changedUnits } from "../../core/schema/kept_units.ts";
 import type { CellRecord, DoneRecord, LatencyTable, PerplexityResult, TaskResult } from "../../core/schema/schema.ts";
 import type { TaskDefinition } from "../../datasets/define.ts";
 import { definitionHash, selectTasks } from "../../datasets/lm_eval/task_files.ts";
+import { tasks as builtIn } from "../../datasets/mod.ts";
 import { isTime } from "../../models/latency.ts";
 import { harnessCommit } from "../cells/environment.ts";
 import type { CellJob } from "../cells/job.ts";
@@ -91,7 +92,7 @@ function taskDifference(before: TaskResult, after: TaskResult): string | null {
 function definitionsOf({ tasks }: DoneRecord): TaskDefinition[] {
   const paths = new Set(tasks.flatMap(({ definition }) => definition ? [definition.path] : []));
   if (paths.size === 0) return [];
-  const { definitions } = selectTasks([...paths], []);
+  const { definitions } = selectTasks([...paths], [], [...builtIn.keys()]);
   for (const { task, definition } of tasks) {
     const now = definitions.find(({ config }) => config.task === task);
     if (!definition || now && definitionHash(now) === definition.sha256) continue;

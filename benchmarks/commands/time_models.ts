@@ -16,8 +16,8 @@ import { writeAtomically } from "../../core/util/write_file.ts";
 import { exportGguf } from "../../models/export_gguf.ts";
 import { openModel } from "../../models/load.ts";
 import { checkSource } from "../cells/rebuild.ts";
-import { storedPath } from "../records/run_file.ts";
-import { readRecords, runPaths, toJson } from "../records/store.ts";
+import { askedRecords, storedPath } from "../records/run_file.ts";
+import { runPaths, toJson } from "../records/store.ts";
 import {
   closeSides,
   openSides,
@@ -128,7 +128,7 @@ function print(models: readonly TimedModel[], { engine, peer, choice }: Session,
  * @throws {UsageError} when nothing can be timed.
  * @throws {EngineError} when the run's engine does not start. */
 export async function timeCells(dir: string, flags: Flags): Promise<void> {
-  const done = readRecords(dir).records.filter((record) => record.state === "done");
+  const done = askedRecords(dir).records.filter((record) => record.state === "done");
   if (done.length === 0) throw new UsageError(`"${dir}" holds no finished cell`);
   const first = at(done, 0);
   const { engine: name } = first.environment;

@@ -4,7 +4,8 @@
  */
 import { unknownName, UsageError } from "../../core/util/errors.ts";
 import type { RunConfig } from "../../core/schema/schema.ts";
-import { corpora } from "../../datasets/mod.ts";
+import { checkProtocol } from "../../datasets/define.ts";
+import { corpora, getCorpus } from "../../datasets/mod.ts";
 import { SELF_TEXT } from "../../datasets/self_text.ts";
 import { isFileName } from "../../datasets/text_file.ts";
 import type { RunSettings } from "../../methods/define.ts";
@@ -32,6 +33,10 @@ export function resolveNames(config: RunConfig, taskNames: readonly string[]): R
   };
   checkCorpora(perplexity.map(({ corpus }) => corpus), [...corpora.keys()]);
   checkCorpora(learned, [...corpora.keys(), SELF_TEXT]);
+  for (const { corpus, protocol } of perplexity) checkProtocol(getCorpus(corpus), protocol);
+  if (calibration?.corpus === SELF_TEXT && calibration.draw === "distinct-rows") {
+    throw new UsageError("Text that the model writes has no rows: leave out distinct-rows of the calibration");
+  }
   const methods = config.methods.map(({ id, options }) => ({
     id,
     options: parseOptions(getMethod(id), options) as Record<string, unknown>,

@@ -14,14 +14,12 @@ import {
   type Cell,
   type EngineName,
   type MethodFile,
+  type PerplexityChoice,
   pruningOf,
   type RunConfig,
   scaleRateOf,
   trainingSchema,
 } from "../../core/schema/schema.ts";
-
-/** A perplexity measurement with its window length. */
-export type PerplexityChoice = Cell["perplexity"][number];
 
 /** A configuration with everything filled in that depends on model and data. */
 export type ReadyConfig = Omit<RunConfig, "calibration" | "perplexity" | "ffnMultiple"> & {

@@ -12,6 +12,7 @@ import {
   type LatencyTable,
   type MethodFile,
   ofTask,
+  type PerplexityChoice,
   type RunConfig,
   throughputChoiceSchema,
   trainingSchema,
@@ -41,7 +42,6 @@ import {
   expandCells,
   type Fingerprint,
   isOn,
-  type PerplexityChoice,
   type ReadyConfig,
   trainingUse,
 } from "./expand.ts";

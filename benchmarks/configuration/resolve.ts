@@ -79,7 +79,7 @@ function knownKeys(path: readonly PropertyKey[]): string[] {
   return Object.keys(schema?.shape ?? {});
 }
 
-const NO_METHODS = "No methods given: use --methods or --method-file";
+const NO_METHODS = "No methods given: use --methods, --method-file or --checkpoints";
 
 /** Merges `sources` and checks the result: later ones override whole keys, and single keys of `training`. `out` defaults
  * to `results/NAME`.
@@ -90,7 +90,7 @@ export function resolveConfig(sources: readonly ConfigSource[]): RunConfig {
   const trainings = given.flatMap(({ training }) => training === undefined ? [] : [training]);
   if (trainings.length > 0 && trainings.every(isObject)) values.training = Object.assign({}, ...trainings);
   values.out ??= `results/${typeof values.name === "string" ? values.name : "run"}`;
-  if (values.methodFile !== undefined) values.methods ??= [];
+  if (values.methodFile !== undefined || values.checkpoints !== undefined) values.methods ??= [];
   const parsed = runConfigSchema.safeParse(values);
   if (parsed.success) {
     const { methods, methodFile = [], checkpoints = [] } = parsed.data;

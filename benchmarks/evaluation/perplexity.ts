@@ -15,20 +15,14 @@
 import { UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
 import { splitAtSpaces, utf8Length } from "../../core/util/python_text.ts";
-import type { PerplexityResult } from "../../core/schema/schema.ts";
+import type { PerplexityChoice, PerplexityResult } from "../../core/schema/schema.ts";
 import { mean, standardError } from "../../core/util/stats.ts";
 import { cutWindow, encodeForWindows, textTokens, type Tokenizer } from "../../core/formats/tokenizer.ts";
-import type { Corpus } from "../../datasets/define.ts";
+import { checkProtocol, type Corpus } from "../../datasets/define.ts";
 import { loadCorpus } from "../../datasets/load.ts";
 import { getCorpus } from "../../datasets/mod.ts";
 import { rollingBos, tokenizerBos } from "./requests.ts";
 import { checkFinite, type Scorer } from "./scorer.ts";
-
-/** A perplexity to measure. */
-export type PerplexityChoice = Pick<
-  PerplexityResult,
-  "corpus" | "split" | "protocol" | "windowTokens" | "maxWindows"
->;
 
 /** One document of protocol (c) with its score. */
 export interface ScoredDocument {
@@ -72,9 +66,6 @@ async function joinedText(
   texts: readonly string[],
   { protocol, windowTokens, maxWindows = Infinity }: PerplexityChoice,
 ): Promise<Measured> {
-  if (corpus.joiner === undefined) {
-    throw new UsageError(`Protocol ${protocol} is not defined for corpus "${corpus.id}": use protocol c`);
-  }
   const { tokenizer } = scorer;
   const ids = encodeForWindows(tokenizer, texts.join(corpus.joiner));
   const windows = cutWindows(tokenizer, ids, windowTokens, Math.min(maxWindows, corpus.maxWindows ?? Infinity));
@@ -114,13 +105,8 @@ async function wholeDocuments(
   { windowTokens, maxWindows }: PerplexityChoice,
   onDocuments?: OnDocuments,
 ): Promise<Measured> {
-  if (!corpus.documents) {
-    throw new UsageError(`Protocol c is not defined for corpus "${corpus.id}": use protocol a or b`);
-  }
-  const documents = corpus.documents(texts).slice(0, maxWindows);
-  if (documents.every((document) => splitAtSpaces(document).length === 0)) {
-    throw new UsageError(`Corpus "${corpus.id}" has no words, but protocol c is per word: use another corpus`);
-  }
+  const documents = corpus.documents!(texts).slice(0, maxWindows);
+  if (documents.length === 0) throw new UsageError(`Corpus "${corpus.id}" has no documents: use another corpus`);
   const shown = documents.map((document) => corpus.detokenise?.(document) ?? document);
   const scores = await scorer.loglikelihoodRolling(shown, { bos: "single", maxTokens: windowTokens });
   const scored = documents.map((document, i): ScoredDocument => ({
@@ -144,8 +130,7 @@ async function wholeDocuments(
     nllPerToken: nll / tokens,
     perplexity: wordPerplexity,
     perplexityStderr: null,
-    // A document without words weighs nothing.
-    windowNll: scored.map((one) => one.words === 0 ? 0 : -one.logLikelihood / one.words),
+    windowNll: scored.map((one) => -one.logLikelihood / one.words),
     documentWords: scored.map((one) => one.words),
     documents: {
       words,
@@ -168,6 +153,7 @@ export async function measurePerplexity(
 ): Promise<PerplexityResult> {
   const start = performance.now();
   const corpus = getCorpus(choice.corpus);
+  checkProtocol(corpus, choice.protocol);
   if (choice.windowTokens > scorer.maxTokens) {
     throw new UsageError(
       `Windows of ${choice.windowTokens} tokens exceed the model's ${scorer.maxTokens} positions: use shorter ones`,

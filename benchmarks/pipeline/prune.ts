@@ -11,7 +11,7 @@ import { layersByLoss, onDepth } from "../../methods/_shared/depth.ts";
 import type { MethodContext, Statistics } from "../../methods/define.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import { modelSize } from "../../models/count.ts";
-import type { PrunePlan } from "../../models/plan.ts";
+import { plannedConfig, type PrunePlan } from "../../models/plan.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import type { Resource } from "../../models/resource.ts";
 import { afterDepth, resolveTarget } from "../../models/target.ts";
@@ -114,9 +114,9 @@ export async function prune(dense: LoadedModel, given: PruneOptions): Promise<Pr
     (inner) => runMethod(method, inner),
   );
   const tensors = given.compensate && !isLearned ? await compensated(plan, replaced) : replaced;
+  checkBudget(method, options, { dense: config, left: plannedConfig(config, plan), plan, target });
   const model = await pruneModel(dense.model, plan, tensors);
   if (trained) foldParts(model, trained);
-  checkBudget(method, options, { dense: config, left: model.config, plan, target });
   // What a learned method replaced where the run compensates is of least squares, which are computed again.
   const replacedAlone = given.compensate && isLearned ? {} : replaced;
   const rebuild = {
@@ -156,6 +156,6 @@ export async function compensate(
   if (how === "least-squares-in-turn") {
     return { ...replaced, ...await compensateInTurn(dense.model, plan, { windows, ...options }) };
   }
-  const gram = await remember("gram matrices", () => gramMatrices(dense.model, windows, { report, signal }));
+  const gram = await remember("gram matrices", () => gramMatrices(dense.model, windows, { report, signal }), true);
   return { ...replaced, ...await leastSquares(dense.model, plan, { gram, ...options }) };
 }

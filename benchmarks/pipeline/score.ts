@@ -5,13 +5,14 @@
 import {
   type Cell,
   ofTask,
+  type PerplexityChoice,
   perplexityChoiceSchema,
   type PerplexityResult,
   type TaskResult,
 } from "../../core/schema/schema.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { scoringModel } from "../../models/scoring.ts";
-import { measurePerplexity, type PerplexityChoice, type ScoredDocument } from "../evaluation/perplexity.ts";
+import { measurePerplexity, type ScoredDocument } from "../evaluation/perplexity.ts";
 import type { RequestEncoding } from "../evaluation/requests.ts";
 import { createScorer } from "../evaluation/scorer.ts";
 import { measureTask, type ScoredExample } from "../evaluation/tasks.ts";

@@ -3,7 +3,7 @@
  * @module
  */
 import type { NamedCell } from "../../core/schema/cell_names.ts";
-import { type Cell, type DoneRecord, ofTask } from "../../core/schema/schema.ts";
+import { type Cell, type DoneRecord, ofTask, type PerplexityChoice } from "../../core/schema/schema.ts";
 import type { TaskGroup } from "../../datasets/lm_eval/task_files.ts";
 import { isFileName } from "../../datasets/text_file.ts";
 import { aggregateGroup } from "../evaluation/tasks.ts";
@@ -12,8 +12,6 @@ import { doneRecord } from "./store.ts";
 /** SHA-256 of the data sets of a run, by use: `perplexity wikitext2/test`, `task arc_easy`, `few-shot arc_easy`. Task
  * files may set the number of examples in the prompt: `shots capitals`. */
 export type DataHashes = Readonly<Record<string, string>>;
-
-type PerplexityChoice = Cell["perplexity"][number];
 
 /** A user's text is known by its contents and not by its path. Without `hashes` results of any data count. */
 function answersPerplexity(choice: PerplexityChoice, hashes?: DataHashes) {
@@ -42,10 +40,11 @@ function answersTask(task: string, cell: Cell, hashes?: DataHashes) {
 export function throughputOf({ throughput }: Cell, record: DoneRecord): DoneRecord["throughput"] {
   if (!throughput) return [];
   const { prefillTokens, decodeTokens, batch, repeats } = throughput;
-  const names = [`pp${prefillTokens}`, `tg${decodeTokens}`];
-  return record.throughput.filter((result) =>
-    names.includes(result.name) && result.batch === batch && result.samplesMs.length === repeats
-  ).slice(-2);
+  return [`pp${prefillTokens}`, `tg${decodeTokens}`].flatMap((name) =>
+    record.throughput.findLast((result) =>
+      result.name === name && result.batch === batch && result.samplesMs.length === repeats
+    ) ?? []
+  );
 }
 
 /** `cell` with only those measurements that `record` lacks. */

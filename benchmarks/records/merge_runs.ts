@@ -24,7 +24,7 @@ const FREE = ["name", "model", "data", "out", "jobs", "device", "throughput", "p
 interface Source {
   dir: string;
   run: RunFile;
-  cells: NonNullable<RunFile["cells"]>;
+  cells: RunFile["cells"];
   records: CellRecord[];
 }
 
@@ -33,13 +33,13 @@ function readSource(dir: string): Source {
   if (run === undefined) throw new UsageError(`"${dir}" holds no run: it has no run.json`);
   const { records, problems: [damaged] } = readRecords(dir);
   if (damaged) throw new UsageError(`Cannot merge "${dir}": ${damaged.message}`);
-  const cells = run.cells ?? records.map(({ id, cell }) => ({ id, cell }));
+  const { cells } = run;
   const asked = new Set(cells.map(({ id }) => id));
   return { dir, run, cells, records: records.filter(({ id }) => asked.has(id)) };
 }
 
 /** Hash of the times that a run's budget is met by. */
-const tableOf = ({ cells = [] }: Pick<RunFile, "cells">): string | undefined =>
+const tableOf = ({ cells }: Pick<RunFile, "cells">): string | undefined =>
   cells.find(({ cell }) => cell.latency)?.cell.latency;
 
 /** What makes the numbers of two runs other ones, in words. */
@@ -53,6 +53,8 @@ function differences({ run: a }: Source, { run: b }: Source): string[] {
   const settings = keys.filter((key) =>
     !isSettled(key) && canonicalJson(a.config[key] ?? null) !== canonicalJson(b.config[key] ?? null)
   );
+  // An unset depth cannot stand in a list of depths.
+  if ((a.config.dropLayers === undefined) !== (b.config.dropLayers === undefined)) settings.push("dropLayers");
   return [
     ...a.fingerprint.weights === b.fingerprint.weights ? [] : ["weights of the model"],
     ...a.fingerprint.tokenizer === b.fingerprint.tokenizer ? [] : ["tokenizers"],
@@ -105,8 +107,7 @@ function chosen(found: readonly Found[]): Found[] {
 function joinedConfig(sources: readonly Source[], out: string): RunConfig {
   const configs = sources.map(({ run }) => run.config);
   const lists = JOINED.flatMap((key) => {
-    const unset = key === "dropLayers" && configs.some((config) => config[key]) ? [0] : [];
-    const items = configs.flatMap((config) => (config[key] ?? unset) as unknown[]);
+    const items = configs.flatMap((config) => (config[key] ?? []) as unknown[]);
     const distinct = [...new Map(items.map((item) => [canonicalJson(item), item])).values()];
     if (items.length === 0) return [];
     return [[key, key === "sparsity" || key === "seeds" ? (distinct as number[]).sort((a, b) => a - b) : distinct]];
@@ -116,7 +117,8 @@ function joinedConfig(sources: readonly Source[], out: string): RunConfig {
 
 /** The cells of all runs by id, each as it asks for most. All name `model`: reports put models of several paths apart. */
 function joinedCells(sources: readonly Source[], model: string): Source["cells"] {
-  const asks = ({ cell: { perplexity, tasks } }: Source["cells"][number]) => perplexity.length + tasks.length;
+  const asks = ({ cell: { perplexity, tasks, throughput } }: Source["cells"][number]) =>
+    perplexity.length + tasks.length + Number(throughput !== undefined);
   const byId = Map.groupBy(sources.flatMap(({ cells }) => cells), ({ id }) => id);
   return [...byId.values()].flatMap((own) => own.toSorted((a, b) => asks(b) - asks(a)).slice(0, 1))
     .map(({ id, cell }) => ({ id, cell: { ...cell, model } }));

@@ -27,11 +27,11 @@ const runFileSchema = z.object({
   config: runConfigSchema.strip(),
   engine: z.string(),
   fingerprint: z.object({ weights: z.string(), tokenizer: z.string(), data: z.record(z.string(), z.string()) }),
-  startedIn: z.string().optional().describe(
+  startedIn: z.string().describe(
     "folder in which the run was started, relative to this file's folder; paths of the configuration count from it",
   ),
-  cells: z.array(z.strictObject({ id: z.string(), cell: cellSchema })).optional().describe("absent in older runs"),
-  taskGroups: z.array(taskGroupSchema).optional().describe("groups of the cells' tasks; absent in older runs"),
+  cells: z.array(z.strictObject({ id: z.string(), cell: cellSchema })),
+  taskGroups: z.array(taskGroupSchema).optional().describe("groups of the cells' tasks"),
 });
 
 /** `run.json`, parsed. */
@@ -64,7 +64,7 @@ export function writeRunFile(
 }
 
 /** Methods of which the run in `out` has cells of an earlier version than `cells`. */
-export function outdatedMethods(out: string, cells: NonNullable<RunFile["cells"]>): string[] {
+export function outdatedMethods(out: string, cells: RunFile["cells"]): string[] {
   const now = new Map(cells.flatMap(({ cell: { method } }) => method ? [[method.id, method.version ?? 1]] : []));
   const before = (readRunFile(out)?.cells ?? []).flatMap(({ cell: { method } }) => method ?? []);
   return [...new Set(before.filter(({ id, version = 1 }) => version < (now.get(id) ?? 0)).map(({ id }) => id))];
@@ -88,12 +88,12 @@ interface AskedRecords extends StoredRecords {
   incomplete: string[];
 }
 
-/** The records of the cells of the run in `out`, with the results that it asks for. A run without a list of cells asks
- * for all records. */
+/** The records of the cells of the run in `out`, with the results that it asks for. Without `run.json`,
+ * all records are asked for. */
 export function askedRecords(out: string): AskedRecords {
   const stored = readRecords(out);
   const run = readRunFile(out);
-  if (!run?.cells) return { ...stored, others: 0, missing: [], incomplete: [] };
+  if (!run) return { ...stored, others: 0, missing: [], incomplete: [] };
   const labels = cellLabels(run.cells);
   const asked = new Map(run.cells.map(({ id, cell }) => [id, cell]));
   const records = stored.records.flatMap((record) => {
@@ -114,8 +114,8 @@ export function askedRecords(out: string): AskedRecords {
   };
 }
 
-/** A path of a record or configuration of the run in `out`, relative to the current folder. Older runs do not name the
- * folder in which they were started: it was the project's. A path to nothing stays as it is. */
+/** A path of a record or configuration of the run in `out`, relative to the current folder. Without
+ * `run.json` it is taken from the project's folder. A path to nothing stays as it is. */
 export function storedPath(out: string, path: string): string {
   if (path === "tiny" || isAbsolute(path)) return path;
   const base = startOf(out);
@@ -126,8 +126,8 @@ export function storedPath(out: string, path: string): string {
 
 /** Folder in which the run in `out` was started. */
 export function startOf(out: string): string {
-  const { startedIn } = readRunFile(out) ?? {};
-  return startedIn === undefined ? ROOT : resolve(out, startedIn);
+  const run = readRunFile(out);
+  return run === undefined ? ROOT : resolve(out, run.startedIn);
 }
 
 /** `run.json` of the folder `out`; undefined if there is none.

@@ -48,6 +48,9 @@ export async function runCellProcess(options: CellProcess): Promise<CellExit> {
   for (const path of [jobPath, logPath]) Deno.mkdirSync(dirname(path), { recursive: true });
   // Not renamed into place: the process locks this very file.
   Deno.writeTextFileSync(jobPath, toJson(job));
+  const write = { write: true, create: true, append: options.keepsLog, truncate: !options.keepsLog };
+  // Opened before the process starts, which a full disk must not leave alone.
+  using log = await Deno.open(logPath, write);
   const child = new Deno.Command("deno", {
     args: denoRun({
       script: join(import.meta.dirname!, "../cells/run_cell.ts"),
@@ -93,7 +96,7 @@ export async function runCellProcess(options: CellProcess): Promise<CellExit> {
     }
   };
   const [stderrTail, status] = await Promise.all([
-    copyToLog(child.stderr, logPath, options.keepsLog),
+    copyToLog(child.stderr, log),
     child.status,
     readEvents(),
   ]);
@@ -117,8 +120,7 @@ function kill(child: Deno.ChildProcess, signal: Deno.Signal): void {
 }
 
 /** Copies `stream` to a file and returns its end. A full disk costs the log, not the cell. */
-async function copyToLog(stream: ReadableStream<Uint8Array>, path: string, append = false): Promise<string> {
-  using file = await Deno.open(path, { write: true, create: true, append, truncate: !append });
+async function copyToLog(stream: ReadableStream<Uint8Array>, file: Deno.FsFile): Promise<string> {
   const decoder = new TextDecoder();
   let tail = "";
   let isFull = false;

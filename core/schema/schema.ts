@@ -121,7 +121,7 @@ export const runConfigSchema = z.strictObject({
   paper: z.enum(PAPER_TABLES).optional().describe("published table to show beside the run"),
   model: z.string().default("tiny").describe("Hugging Face folder, .gguf file, or `tiny` for the bundled model"),
   engine: z.enum([...ENGINE_NAMES, "auto"]).default("auto").describe(
-    `${ENGINE_NAMES.join(", ")}, or auto: the fastest that starts`,
+    `${ENGINE_NAMES.join(", ")}, or auto: tensorflow if it is set up, else wasm`,
   ),
   device: z.string().min(1).optional().describe(
     "cuda or cpu for tensorflow, part of an adapter's name for webgpu; a missing device is an error",
@@ -149,7 +149,7 @@ export const runConfigSchema = z.strictObject({
   seeds: listOf(z.number().int().nonnegative().max(0xffff_ffff), 1).default([0]).describe("one cell per seed"),
   units: listOf(unit, 1).default(["ffn", "kv-groups"]).describe(`what may be removed: ${unit.options.join(", ")}`),
   dropLayers: listOf(z.number().int().nonnegative(), 1).optional().describe(
-    "numbers of whole layers to remove first, ranked by greedy removal, one cell each; other units fill the budget",
+    "how many whole layers to remove first, by greedy removal; one cell per count; other units fill the budget",
   ),
   ffnMultiple: z.union([positiveInt, z.literal("auto")]).default(1).describe(
     "FFN widths are multiples of this; auto: chosen for the engine and the model's file, see docs/equal-speed.md",
@@ -161,7 +161,7 @@ export const runConfigSchema = z.strictObject({
     "training after pruning: none, scales (one number per kept unit) or lora (adapters and scales)",
   ),
   compensate: z.enum(["none", ...COMPENSATIONS]).optional().describe(
-    "least-squares: correct the output and down maps for the removed units, before recovery; " +
+    "least-squares: correct the output and down projections for the removed units, before recovery; " +
       "least-squares-in-turn: the same, with inputs from layers that are already cut and corrected",
   ),
   training: trainingSchema.optional().describe("settings of learning and recovery, see `bench ls training`"),
@@ -195,6 +195,8 @@ export const runConfigSchema = z.strictObject({
     "also store the full weights of trained or compensated cells; the data that rebuilds them is always kept",
   ),
 });
+/** A perplexity measurement. */
+export type PerplexityChoice = z.infer<typeof perplexityChoiceSchema>;
 /** A run. */
 export type RunConfig = z.infer<typeof runConfigSchema>;
 

@@ -3,7 +3,7 @@
  * @module
  */
 import { ifThere } from "./paths.ts";
-import { dirname } from "node:path";
+import { dirname, resolve } from "node:path";
 
 /** Appends bytes to the file that is being written. */
 export type Append = (bytes: Uint8Array) => void;
@@ -48,9 +48,9 @@ function syncFolder(folder: string): void {
 /** Fills a folder under a temporary name next to `path` and renames it. An earlier folder is replaced as a whole; it
  * stays unchanged if `fill` throws. */
 export function writeFolderWhole(path: string, fill: (folder: string) => void): void {
-  const temporary = `${path}.${Deno.pid}.tmp`;
-  const replaced = `${path}.${Deno.pid}.old`;
-  Deno.mkdirSync(temporary);
+  const temporary = `${resolve(path)}.${Deno.pid}.tmp`;
+  const replaced = `${resolve(path)}.${Deno.pid}.old`;
+  Deno.mkdirSync(temporary, { recursive: true });
   let isReplaced = false;
   try {
     fill(temporary);

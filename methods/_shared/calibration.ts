@@ -129,7 +129,7 @@ export async function inputStatistics(context: MethodContext<unknown>): Promise<
     const vectors = (own: LayerStatistics) =>
       WRITING_NAMES.flatMap((site) => names.map((name) => [`${site}.${name}`, own[site][name]] as const));
     return layers.map((own): Record<string, Float64Array> => Object.fromEntries(vectors(own)));
-  });
+  }, true);
   return stored.map((own) => {
     const site = (site: ObservedSite) =>
       Object.fromEntries(names.map((name) => [name, entry(own, `${site}.${name}`)])) as unknown as SiteStatistics;
@@ -182,6 +182,7 @@ export async function rememberLayers<Name extends string>(
   { model, remember }: MethodContext<unknown>,
   key: string,
   compute: () => Promise<Record<Name, ArrayLike<number>>[]>,
+  forAll?: boolean,
 ): Promise<Record<Name, Float64Array>[]> {
   const stored = await remember(key, async () => {
     const statistics: Statistics = {};
@@ -192,7 +193,7 @@ export async function rememberLayers<Name extends string>(
       }
     }
     return statistics;
-  });
+  }, forAll);
   const layers = model.config.layers.map((): Record<string, Float64Array> => ({}));
   for (const [place, { data }] of Object.entries(stored)) {
     const [l, ...name] = place.split(".");

@@ -99,7 +99,11 @@ export const maskPrune: Method<typeof options> = defineMethod({
     const result = await onDepth(
       context,
       removed,
-      (inner) => learn(inner as MethodContext<unknown>, "mask-prune", (run, found) => fit(inner, run, found)),
+      async (inner) =>
+        // Whole layers alone met the budget.
+        unitAxes(inner.model.config, inner.target.units).length === 0
+          ? { plan: densePlan(inner.model.config) }
+          : await learn(inner as MethodContext<unknown>, "mask-prune", (run, found) => fit(inner, run, found)),
     );
     return { ...result, training: [...searched, ...result.training ?? []] };
   },

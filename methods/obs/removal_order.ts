@@ -226,7 +226,7 @@ export async function mapScores(
 export function removalScores(context: MethodContext<unknown>, error: RemovalError): Promise<RemovalScores[]> {
   const { model, calibration, report, signal, remember } = context;
   return rememberLayers(context, `removal scores, ${error} error`, async () => {
-    const gram = await remember("gram matrices", () => gramMatrices(model, calibration, { report, signal }));
+    const gram = await remember("gram matrices", () => gramMatrices(model, calibration, { report, signal }), true);
     const slopes = error === "kfac" ? await slopeFactors(context) : null;
     const scores: RemovalScores[] = [];
     for (const l of model.config.layers.keys()) {

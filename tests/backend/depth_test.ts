@@ -76,11 +76,13 @@ testOnEngines("mask-prune removes the layers that do nothing, and reports the se
   }));
   const method = getMethod("mask-prune");
   const options = learningOptions({ steps: 6, batch: 1, tokens: 12 });
-  const context = methodContext({
+  const given = {
     ...{ model, options: parseOptions(method, {}), calibration: written, learning: { options, windows: written } },
-    ...{ sparsity: 0.4, units: ["ffn", "layers"] as const },
-  });
-  const { plan, training = [] } = await method.prune(context);
+    sparsity: 0.4,
+  };
+  const alone = await method.prune(methodContext({ ...given, units: ["layers"] }));
+  assertEquals([keptLayers(alone.plan), alone.training], [kept, []]);
+  const { plan, training = [] } = await method.prune(methodContext({ ...given, units: ["ffn", "layers"] }));
   assertEquals(keptLayers(plan), kept);
   // 0, 1 and 2 layers for one step each, the better two for two more.
   assertEquals(training.map(({ stage, steps, tokens }) => [stage, steps, tokens]), [

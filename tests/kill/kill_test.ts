@@ -43,15 +43,15 @@ function outcomes(records: readonly CellRecord[]): ReturnType<typeof outcome>[] 
 /** A way to kill, by name. */
 type Killer = (child: Deno.ChildProcess, out: string) => void;
 const killers: Record<string, Killer> = {
-  "everything at once": ({ pid }) => {
+  "of all processes": ({ pid }) => {
     new Deno.Command("sh", { args: ["-c", `kill -KILL -- -${pid}`], stderr: "null" }).outputSync();
   },
-  "the run, not its cells": (child) => {
+  "of the run without its cells": (child) => {
     try {
       child.kill("SIGKILL");
     } catch { /* it has ended */ }
   },
-  "a cell": (_child, out) => void signalCell(out, "KILL"),
+  "of one cell": (_child, out) => void signalCell(out, "KILL"),
 };
 
 /** Checks every record of the folder, and that those of `finished` are as they were; adds the new ones to it. Returns the
@@ -149,6 +149,6 @@ Deno.test(`a run that is killed ${KILLS} times ends as one that is not`, async (
     }
   }
   const ways = Object.entries(kills).map(([name, count]) => `${count} ${name}`).join(", ");
-  console.log(`${KILLS} kills survived (${ways}) in ${rounds} runs; ${resumed} left a snapshot; seed ${seed}`);
+  console.log(`${rounds} runs survived ${KILLS} kills: ${ways}; ${resumed} left a snapshot; seed ${seed}`);
   assert(resumed > 0, "no kill hit a training that had a snapshot");
 });

@@ -147,6 +147,7 @@ export function recordOf(
       method: method === null ? null : { id: method, options },
       calibration: { corpus: "c", sequences: 4, tokens: 16 },
       perplexity: [{ corpus: "c", protocol: "a", windowTokens: 32 }],
+      limit: 8,
     },
     environment: { ...record.environment, engine: "cpu", commit: null },
     weights: { ...opened.origin },

@@ -108,7 +108,11 @@ Deno.test("resolveConfig() names the flag, the limit and the value", () => {
   for (const [flags, message] of Object.entries(cases)) {
     assertThrows(() => fromFlags("--methods", "random", "--out", "x", ...flags.split(" ")), UsageError, message);
   }
-  assertThrows(() => fromFlags("--out", "x"), UsageError, "No methods given: use --methods or --method-file");
+  assertThrows(
+    () => fromFlags("--out", "x"),
+    UsageError,
+    "No methods given: use --methods, --method-file or --checkpoints",
+  );
 });
 
 Deno.test("resolveConfig() lets flags override the file, and --no-throughput drop what it asks for", () => {
@@ -179,8 +183,10 @@ Deno.test("yamlSource() refuses a file that grows without limit when its aliases
 Deno.test("resolveNames() fills in defaults of options and refuses unknown names", () => {
   const config = (...args: string[]) => fromFlags("--sparsity", "0.5", "--out", "x", ...args);
   const { methods } = resolveNames(config("--methods", "flap,flap:biasCompensation=false"), []);
-  const found = methods.map(({ id, options }) => [id, options.biasCompensation, typeof options.structure]);
-  assertEquals(found, [["flap", true, "string"], ["flap", false, "string"]]);
+  assertEquals(methods.map(({ options }) => [options.biasCompensation, typeof options.structure]), [
+    [true, "string"],
+    [false, "string"],
+  ]);
   const refused = (text: string, ...args: string[]) =>
     assertThrows(() => resolveNames(config("--methods", ...args), ["arc_easy"]), UsageError, text);
   refused('Unknown method "flop"', "flop");
@@ -188,4 +194,6 @@ Deno.test("resolveNames() fills in defaults of options and refuses unknown names
   refused('Unknown corpus "wikitext3"', "flap", "--perplexity", "wikitext3");
   refused('Unknown corpus "c5"', "flap", "--calibration", "c5");
   refused('Unknown corpus "self"', "flap", "--perplexity", "self");
+  refused('Protocol a is not defined for corpus "wikitext": use protocol c', "flap", "--perplexity", "wikitext:a");
+  refused("has no rows", "flap", "--calibration", "self:4:32:distinct-rows");
 });

@@ -2,6 +2,7 @@ import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { join } from "node:path";
 import { recordsToReport } from "../../benchmarks/commands/report.ts";
 import { mergeRuns } from "../../benchmarks/records/merge_runs.ts";
+import { withoutThroughput } from "../../benchmarks/records/measured.ts";
 import { readRunFile, writeRunFile } from "../../benchmarks/records/run_file.ts";
 import { readRecords, runPaths, writeRecord } from "../../benchmarks/records/store.ts";
 import { UsageError } from "../../core/util/errors.ts";
@@ -38,6 +39,7 @@ function writeRun(
     model: dense.cell.model,
     methods: { id: "flap" },
     sparsity: 0.2,
+    dropLayers: 0,
     ...config,
     out,
   });
@@ -68,7 +70,8 @@ folderTest("mergeRuns() joins the cells of runs, which reports then read as one 
   assertEquals(new Set(cells?.map(({ id }) => id)), new Set([dense.id, flap.id, random.id]));
   assertEquals([...Deno.readDirSync(runPaths(out).lmEval)].length, 1);
   // Times of any run are kept.
-  const [untimed, timed] = [writeRun(join(folder, "d"), [{ ...dense, throughput: [] }]), join(folder, "timed")];
+  const cell = withoutThroughput(dense.cell);
+  const [untimed, timed] = [writeRun(join(folder, "d"), [{ ...dense, cell, throughput: [] }]), join(folder, "timed")];
   mergeRuns(timed, [untimed, a]);
   assertEquals(recordsToReport(timed).find(({ id }) => id === dense.id), dense);
 });
@@ -85,6 +88,7 @@ folderTest("mergeRuns() names what differs, and writes nothing then", (folder) =
     [{ engine: "wasm" }, "different engines (tensorflow and wasm). "],
     [{ arithmetic: "fast" }, "different arithmetic. "],
     [{ recover: "lora", training: {} }, "different settings (recover, training). "],
+    [{ dropLayers: undefined }, "different settings (dropLayers). "],
   ];
   for (const [i, [changes, what]] of refused.entries()) {
     const b = writeRun(join(folder, `b${i}`), [random], changes);

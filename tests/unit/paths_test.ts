@@ -11,27 +11,15 @@ import { atEnd } from "../support/values.ts";
 
 Deno.test("movePaths() moves every path of a configuration, and nothing else", () => {
   const values = {
-    name: "a/b",
-    model: "m.gguf",
-    methodFile: ["mine.ts", "/abs/other.ts"],
-    taskFile: "tasks",
-    data: "../data",
-    out: "results",
-    perplexity: [{ corpus: "file:t.txt#body" }, { corpus: "wikitext2" }],
-    calibration: { corpus: "file:c.txt", tokens: 8 },
-    training: { steps: 2, corpus: "file:d.txt" },
+    ...{ name: "a/b", model: "m.gguf", methodFile: ["mine.ts", "/abs/other.ts"], taskFile: "tasks", data: "../data" },
+    ...{ perplexity: [{ corpus: "file:t.txt#body" }, { corpus: "wikitext2" }], out: "results" },
+    ...{ calibration: { corpus: "file:c.txt", tokens: 8 }, training: { steps: 2, corpus: "file:d.txt" } },
     tasks: ["arc_easy"],
   };
   assertEquals(movePaths(values, fromFolder("sub")), {
-    name: "a/b",
-    model: "sub/m.gguf",
-    methodFile: ["sub/mine.ts", "/abs/other.ts"],
-    taskFile: "sub/tasks",
-    data: "data",
-    out: "sub/results",
-    perplexity: [{ corpus: "file:sub/t.txt#body" }, { corpus: "wikitext2" }],
-    calibration: { corpus: "file:sub/c.txt", tokens: 8 },
-    training: { steps: 2, corpus: "file:sub/d.txt" },
+    ...{ name: "a/b", model: "sub/m.gguf", methodFile: ["sub/mine.ts", "/abs/other.ts"], taskFile: "sub/tasks" },
+    ...{ perplexity: [{ corpus: "file:sub/t.txt#body" }, { corpus: "wikitext2" }], data: "data", out: "sub/results" },
+    ...{ calibration: { corpus: "file:sub/c.txt", tokens: 8 }, training: { steps: 2, corpus: "file:sub/d.txt" } },
     tasks: ["arc_easy"],
   });
   assertEquals(movePaths({ model: "tiny", sparsity: 0.5 }, fromFolder("sub")), { model: "tiny", sparsity: 0.5 });
@@ -44,17 +32,14 @@ folderTest(
     Deno.mkdirSync(join(folder, "results/mine"), { recursive: true });
     Deno.writeTextFileSync(join(folder, "model.gguf"), "");
     const out = join(folder, "results/mine");
-    const written = (startedIn?: string) => {
-      const config = { methods: ["random"].map((id) => ({ id, options: {} })), sparsity: [0.5], out };
-      const fingerprint = { weights: "w", tokenizer: "t", data: {} };
-      const run = { schemaVersion: 3, config, engine: "wasm", fingerprint, startedIn };
-      Deno.writeTextFileSync(join(out, "run.json"), JSON.stringify(run));
-    };
+    const config = { methods: ["random"].map((id) => ({ id, options: {} })), sparsity: [0.5], out };
+    const fingerprint = { weights: "w", tokenizer: "t", data: {} };
+    const run = { schemaVersion: 5, config, engine: "wasm", fingerprint, startedIn: "../..", cells: [] };
+    Deno.writeTextFileSync(join(out, "run.json"), JSON.stringify(run));
     const found = (path: string) => join(Deno.cwd(), storedPath(out, path));
-    written("../..");
     assertEquals(found("model.gguf"), join(folder, "model.gguf"));
     assertEquals(["missing.gguf", "tiny"].map((path) => storedPath(out, path)), ["missing.gguf", "tiny"]);
-    written();
+    Deno.removeSync(join(out, "run.json"));
     const before = Deno.cwd();
     using _end = atEnd(() => Deno.chdir(before));
     Deno.chdir(folder);
