@@ -243,13 +243,15 @@ export const isSubmission = (name: string): boolean => /^\d+\.json$/.test(name);
 /** Removes half-written files of killed processes. The caller holds the folder's lock. Tasks of Slurm do not: if any
  * were submitted, nothing is removed, since they may be writing on other machines. */
 export function removeTemporaryFiles(out: string): void {
-  const { records, cache, weights, lmEval, slurm } = runPaths(out);
+  const { records, cache, weights, latency, lmEval, slurm } = runPaths(out);
   const entries = (folder: string) => ifThere(() => [...Deno.readDirSync(folder)], []);
   if (entries(slurm).some(({ name }) => isSubmission(name))) return;
-  const perCell = entries(lmEval).filter(({ isDirectory }) => isDirectory).map(({ name }) => join(lmEval, name));
+  const perCell = [lmEval, cache].flatMap((folder) =>
+    entries(folder).filter(({ isDirectory }) => isDirectory).map(({ name }) => join(folder, name))
+  );
   // The folder itself may hold exports and files of the user's.
   const own = entries(out).filter(({ name }) => /^run\.json\.\d+\.tmp$/.test(name)).map(({ name }) => join(out, name));
-  const inside = [records, cache, weights, ...perCell].flatMap((folder) =>
+  const inside = [records, cache, weights, latency, ...perCell].flatMap((folder) =>
     entries(folder).filter(({ name }) => /\.\d+\.tmp$/.test(name)).map(({ name }) => join(folder, name))
   );
   for (const path of [...own, ...inside]) Deno.removeSync(path, { recursive: true });

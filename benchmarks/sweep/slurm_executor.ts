@@ -31,6 +31,8 @@ interface Submission {
   /** The array's comment in Slurm, by which it is found if the run was killed before it knew the job. */
   comment: string;
   job?: string;
+  /** Whether it measures throughput, one task at a time. */
+  alone: boolean;
   /** Names of cells, in the order of the tasks. */
   names: string[];
 }
@@ -103,7 +105,7 @@ async function submitArray(
   writeAtomically(list, names.join("\n") + "\n");
   writeAtomically(path, script);
   const file = join(slurmFolder(context), `${comment}.json`);
-  const submission: Submission = { comment, names };
+  const submission: Submission = { comment, alone: context.alone === true, names };
   writeAtomically(file, toJson(submission));
   const submittedAt = new Date();
   const job = await submit(path, join(logs.replaceAll("%", "%%"), "slurm-%A_%a.log"));
@@ -128,6 +130,8 @@ async function stillQueued(cells: readonly NamedCell[], context: ExecutorContext
   const found: Submitted[] = [];
   for (const { name } of [...Deno.readDirSync(folder)].filter(({ name }) => isSubmission(name))) {
     const { comment, names, ...known }: Submission = JSON.parse(Deno.readTextFileSync(join(folder, name)));
+    // A task that measured scores may still be leaving the queue while throughput is asked for.
+    if (known.alone !== (context.alone === true)) continue;
     const job = known.job ?? await answered(() => jobWithComment(comment), context);
     const queue = job === undefined ? new Map() : await answered(() => queuedTasks([job]), context);
     names.forEach((cell, i) => {

@@ -25,27 +25,24 @@ Deno.test("movePaths() moves every path of a configuration, and nothing else", (
   assertEquals(movePaths({ model: "tiny", sparsity: 0.5 }, fromFolder("sub")), { model: "tiny", sparsity: 0.5 });
 });
 
-folderTest(
-  "storedPath() finds a run's paths from where it was started, else from the project's folder",
-  (temp) => {
-    const folder = Deno.realPathSync(temp);
-    Deno.mkdirSync(join(folder, "results/mine"), { recursive: true });
-    Deno.writeTextFileSync(join(folder, "model.gguf"), "");
-    const out = join(folder, "results/mine");
-    const config = { methods: ["random"].map((id) => ({ id, options: {} })), sparsity: [0.5], out };
-    const fingerprint = { weights: "w", tokenizer: "t", data: {} };
-    const run = { schemaVersion: 5, config, engine: "wasm", fingerprint, startedIn: "../..", cells: [] };
-    Deno.writeTextFileSync(join(out, "run.json"), JSON.stringify(run));
-    const found = (path: string) => join(Deno.cwd(), storedPath(out, path));
-    assertEquals(found("model.gguf"), join(folder, "model.gguf"));
-    assertEquals(["missing.gguf", "tiny"].map((path) => storedPath(out, path)), ["missing.gguf", "tiny"]);
-    Deno.removeSync(join(out, "run.json"));
-    const before = Deno.cwd();
-    using _end = atEnd(() => Deno.chdir(before));
-    Deno.chdir(folder);
-    assertEquals(found("README.md"), join(ROOT, "README.md"));
-  },
-);
+folderTest("storedPath() finds a run's paths from where it was started, else from the project", (temp) => {
+  const folder = Deno.realPathSync(temp);
+  Deno.mkdirSync(join(folder, "results/mine"), { recursive: true });
+  Deno.writeTextFileSync(join(folder, "model.gguf"), "");
+  const out = join(folder, "results/mine");
+  const config = { methods: ["random"].map((id) => ({ id, options: {} })), sparsity: [0.5], out };
+  const fingerprint = { weights: "w", tokenizer: "t", data: {} };
+  const run = { schemaVersion: 5, config, engine: "wasm", fingerprint, startedIn: "../..", cells: [] };
+  Deno.writeTextFileSync(join(out, "run.json"), JSON.stringify(run));
+  const found = (path: string) => join(Deno.cwd(), storedPath(out, path));
+  assertEquals(found("model.gguf"), join(folder, "model.gguf"));
+  assertEquals(["missing.gguf", "tiny"].map((path) => storedPath(out, path)), ["missing.gguf", "tiny"]);
+  Deno.removeSync(join(out, "run.json"));
+  const before = Deno.cwd();
+  using _end = atEnd(() => Deno.chdir(before));
+  Deno.chdir(folder);
+  assertEquals(found("README.md"), join(ROOT, "README.md"));
+});
 
 folderTest("bench takes paths from the user's folder, those in a file from its folder", async (folder) => {
   writeRecord(join(folder, "run"), doneRecord());

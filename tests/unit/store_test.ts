@@ -194,11 +194,12 @@ folderTest("writeAtomically() leaves the old file and no temporary one when it f
 });
 
 folderTest("removeTemporaryFiles() removes what a killed writer left, and nothing else", (out) => {
-  const { records, lmEval, slurm } = runPaths(out);
+  const { records, cache, lmEval, slurm } = runPaths(out);
   writeRecord(out, failedRecord("flap", 0.25, 0));
   Deno.writeTextFileSync(join(records, ".flap.json.123.tmp"), "half");
-  Deno.mkdirSync(join(lmEval, "flap"), { recursive: true });
-  for (const name of ["a.json", ".a.json.123.tmp"]) Deno.writeTextFileSync(join(lmEval, "flap", name), "");
+  const perCell = [join(lmEval, "flap"), join(cache, "training-1")];
+  const files = ["a.json", ".a.json.123.tmp"].flatMap((name) => perCell.map((folder) => join(folder, name)));
+  for (const file of files) writeAtomically(file, "");
   // Of an export that was killed, and of the user's.
   Deno.mkdirSync(join(out, "model.77.tmp/part"), { recursive: true });
   for (const name of ["notes.2024.tmp", "run.json.123.tmp"]) Deno.writeTextFileSync(join(out, name), "");
@@ -206,7 +207,7 @@ folderTest("removeTemporaryFiles() removes what a killed writer left, and nothin
   const left = [...Deno.readDirSync(out)].map(({ name }) => name).filter((name) => name.endsWith(".tmp")).sort();
   assertEquals(left, ["model.77.tmp", "notes.2024.tmp"]);
   assertEquals([...Deno.readDirSync(records)].length, 1);
-  assertEquals([...Deno.readDirSync(join(lmEval, "flap"))].map(({ name }) => name), ["a.json"]);
+  for (const folder of perCell) assertEquals([...Deno.readDirSync(folder)].map(({ name }) => name), ["a.json"]);
   assertEquals(readRecords(out).problems, []);
 
   // Tasks of Slurm may be writing.
