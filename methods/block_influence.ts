@@ -31,7 +31,7 @@ export const blockInfluence: Method<typeof options> = defineMethod({
   version: 1,
   summary: "Removes the layers that change the direction of the residual stream the least",
   source: "Men et al. 2024, arXiv:2403.03853 (ShortGPT), equation 1",
-  display: { order: 7, colour: "#487058" },
+  display: { order: 7, colour: "#332288" },
   kind: "one-shot",
   granularity: "layer",
   ownDepth: true,
