@@ -13,8 +13,6 @@ export interface HubSource {
   repo: string;
   /** Configuration (subset), if the set has several. */
   config?: string;
-  /** Commit the records are pinned to. */
-  revision?: string;
 }
 
 /** The common part of tasks and corpora. Exactly one of `hub` and `folder` is set. */

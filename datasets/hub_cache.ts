@@ -90,7 +90,6 @@ export function listFiles(folder: string, prefix = ""): string[] {
 }
 
 function cachedCommit(repository: string, revision: string): string | undefined {
-  if (COMMIT.test(revision)) return revision;
   try {
     const commit = Deno.readTextFileSync(join(repository, "refs", revision)).trim();
     return COMMIT.test(commit) ? commit : undefined;
@@ -99,10 +98,10 @@ function cachedCommit(repository: string, revision: string): string | undefined 
   }
 }
 
-/** Folders of the cached commits of a data set: of `revision`, or of the default branches. */
-function cachedSnapshots({ repo, revision }: HubSource, cache: string): { folder: string; commit: string }[] {
+/** Folders of the cached commits of a data set's default branches. */
+function cachedSnapshots({ repo }: HubSource, cache: string): { folder: string; commit: string }[] {
   const repository = repositoryFolder(cache, repo);
-  return (revision ? [revision] : DEFAULT_REVISIONS).flatMap((name) => {
+  return DEFAULT_REVISIONS.flatMap((name) => {
     const commit = cachedCommit(repository, name);
     return commit === undefined ? [] : [{ folder: join(repository, "snapshots", commit), commit }];
   });

@@ -48,7 +48,7 @@ function explain(repo: string, endpoint: string, error: unknown): Error {
     }
     if (statusCode === 404) {
       return new UsageError(
-        `${endpoint} has no data set "${repo}" with that revision (404); a private one needs HF_TOKEN`,
+        `${endpoint} has no data set "${repo}" (404); a private one needs HF_TOKEN`,
       );
     }
     return new UsageError(`${endpoint} answered ${statusCode} for "${repo}": ${error.message}`);
@@ -123,9 +123,8 @@ async function inTurn<T>(repository: string, work: () => Promise<T>): Promise<T>
 
 /** Downloads a split of `hub` into the cache, unless it is there, and returns its files.
  *
- * Without a pinned revision the branch's current commit is used. It is kept under `refs`, so that later runs read the
- * same.
- * @throws {UsageError} when the data set, the revision or the split does not exist or may not be read, the Hub cannot
+ * The commit of the branch is kept under `refs`, so that later runs read the same.
+ * @throws {UsageError} when the data set or the split does not exist or may not be read, the Hub cannot
  *   be reached, or `HF_HUB_OFFLINE` is set and the cache lacks the split.
  * @throws {FileFormatError} when a file's checksum stays wrong. */
 export async function fetchSplit(hub: HubSource, options: FetchOptions): Promise<HubFiles> {
@@ -145,8 +144,8 @@ export async function fetchSplit(hub: HubSource, options: FetchOptions): Promise
     // Another process may have fetched it meanwhile.
     const cached = cachedSplit(hub, { split, exact, cache });
     if (cached) return cached;
-    for (const revision of hub.revision ? [hub.revision] : DEFAULT_REVISIONS) {
-      const commit = await commitOf(hub.repo, revision, access, hub.revision !== undefined || revision === "main");
+    for (const revision of DEFAULT_REVISIONS) {
+      const commit = await commitOf(hub.repo, revision, access, revision === "main");
       if (commit === undefined) continue;
       const entries = await repositoryFiles(hub, commit, access);
       const names = selectSplit(entries.map(({ path }) => path), { config: hub.config, split, exact });
@@ -155,11 +154,9 @@ export async function fetchSplit(hub: HubSource, options: FetchOptions): Promise
         report?.(`${hub.repo}: ${entry.path}`);
         await fetchFile(entry, { repo: hub.repo, commit, access, options });
       }
-      if (revision !== commit) {
-        const ref = join(repository, "refs", revision);
-        Deno.mkdirSync(dirname(ref), { recursive: true });
-        Deno.writeTextFileSync(ref, commit);
-      }
+      const ref = join(repository, "refs", revision);
+      Deno.mkdirSync(dirname(ref), { recursive: true });
+      Deno.writeTextFileSync(ref, commit);
       const snapshot = join(repository, "snapshots", commit);
       return { paths: names.map((name) => join(snapshot, name)), names, revision: commit };
     }
@@ -181,7 +178,6 @@ async function commitOf(
   access: Access,
   isNeeded: boolean,
 ): Promise<string | undefined> {
-  if (COMMIT.test(revision)) return revision;
   try {
     const { sha } = await datasetInfo({ ...access, name: repo, revision, additionalFields: ["sha"] });
     if (!COMMIT.test(sha)) throw new UsageError(`${access.hubUrl} names the commit "${sha}" of "${repo}"`);

@@ -133,7 +133,8 @@ export interface Method<Schema extends z.ZodType = z.ZodType> {
 }
 
 /** Checks a method's definition and returns it with its option types.
- * @throws {TypeError} when the id is not kebab-case, the colour is not `#RRGGBB`, or an option has no default. */
+ * @throws {TypeError} when the id is not kebab-case, the colour is not `#RRGGBB`, a field is missing, or an option has
+ *   no default. */
 export function defineMethod<Schema extends z.ZodType>(method: Method<Schema>): Method<Schema> {
   if (!/^[a-z][a-z0-9]*(-[a-z0-9]+)*$/.test(method.id)) {
     throw new TypeError(`Method id must be kebab-case: current "${method.id}"`);
@@ -141,6 +142,15 @@ export function defineMethod<Schema extends z.ZodType>(method: Method<Schema>): 
   if (method.display && !/^#[0-9A-F]{6}$/i.test(method.display.colour)) {
     throw new TypeError(`The colour of method "${method.id}" must be #RRGGBB: current "${method.display.colour}"`);
   }
+  const { options, needs, kind, prune, uniformLayers } = method as Partial<Method<Schema>>;
+  const lacking = [
+    kind !== "one-shot" && kind !== "learned" && 'kind: "one-shot" or "learned"',
+    typeof needs?.calibration !== "boolean" && "needs: { calibration: true or false }",
+    options?.safeParse === undefined && "options: z.strictObject({ … })",
+    typeof uniformLayers !== "function" && "uniformLayers: () => true or false",
+    typeof prune !== "function" && "prune(context) { … }",
+  ].find((field) => field);
+  if (lacking) throw new TypeError(`Method "${method.id}" must have the field ${lacking}`);
   if (!method.options.safeParse({}).success) {
     throw new TypeError(`Every option of method "${method.id}" must have a default`);
   }

@@ -28,23 +28,23 @@ export function totalParameters(config: DecoderConfig): number {
   return total;
 }
 
-/** Multiply-accumulates of one layer on `tokens` new tokens that see `context` positions, themselves included.
+/** Multiply-accumulates of one layer on one sequence of `tokens` tokens.
  *
  * The convention of LLM-Pruner's published figures (Ma et al. 2023, arXiv:2305.11627, table 3), with grouped keys and
  * values: linear maps `q (2 H + 2 G) K D + 3 q F D`, attention `H (2 q s K + q s)` without causal halving, rotary
  * `4 q H K`, activation `q F`, two norms `4 q D`. Biases and masks are not counted. */
-export function layerMacs(config: DecoderConfig, shape: LayerShape, tokens: number, context: number = tokens): number {
+export function layerMacs(config: DecoderConfig, shape: LayerShape, tokens: number): number {
   const { width, headSize } = config;
   const heads = queryHeads(shape);
-  return tokens * layerParameters(config, shape) + heads * (2 * tokens * context * headSize + tokens * context) +
+  return tokens * layerParameters(config, shape) + heads * (2 * tokens * tokens * headSize + tokens * tokens) +
     4 * tokens * heads * headSize + tokens * shape.ffnChannels + 4 * tokens * width;
 }
 
 /** Multiply-accumulates of one sequence of `tokens` tokens through the whole model, logits of every position included;
- * see {@linkcode layerMacs}. With `context`, the new tokens follow `context - tokens` cached ones. */
-export function modelMacs(config: DecoderConfig, tokens: number, context: number = tokens): number {
+ * see {@linkcode layerMacs}. */
+export function modelMacs(config: DecoderConfig, tokens: number): number {
   const { width, vocabSize } = config;
-  const layers = config.layers.reduce((sum, shape) => sum + layerMacs(config, shape, tokens, context), 0);
+  const layers = config.layers.reduce((sum, shape) => sum + layerMacs(config, shape, tokens), 0);
   return layers + 2 * tokens * width + tokens * width * vocabSize;
 }
 

@@ -176,10 +176,9 @@ export function compareMethods({ name, sections }: NamedRun, pair?: string): str
     const table = textTable(header.map((text) => [text]), (column) => column > 0, body);
     return { kind: "table", id: "comparison", title, caption: "", ...table, legend: [], notes: [] };
   });
-  const notes = NOTES.slice(0, 2).concat(
-    `Holm's method corrects all ${results.filter(({ test }) => test && test.test !== "identical").length} tests of ` +
-      `these tables together, at ${ALPHA}.`,
-  );
+  const tests = results.filter(({ test }) => test && test.test !== "identical").length;
+  const corrected = `Holm's method corrects all ${tests} tests of these tables together, at ${ALPHA}.`;
+  const notes = NOTES.slice(0, 2).concat(tests > 1 ? corrected : []);
   const end: Block[] = results.length === 0
     ? [{ kind: "line", text: "No two methods have a result of the same level on the same data." }]
     : [...notes, ...mixedNotes({ name, sections })].map((text) => ({ kind: "line", text }));

@@ -63,7 +63,7 @@ export function compareRecords(before: DoneRecord, after: DoneRecord): Compariso
   return {
     same: parts.flatMap(([what, difference]) => difference === null ? [what] : []),
     differs: parts.flatMap(([what, difference]) => difference === null ? [] : [`${what}: ${difference}`]),
-    environment: (Object.keys(from) as (keyof typeof from)[]).flatMap((key) =>
+    environment: (Object.keys({ ...from, ...to }) as (keyof typeof from)[]).flatMap((key) =>
       from[key] === to[key] ? [] : [`${key}: ${from[key]}, now ${to[key]}`]
     ),
   };

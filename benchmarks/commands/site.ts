@@ -3,7 +3,7 @@
  * @module
  */
 import { basename, join, relative, resolve } from "node:path";
-import { UsageError } from "../../core/util/errors.ts";
+import { FileFormatError, UsageError } from "../../core/util/errors.ts";
 import { isThere } from "../../core/util/paths.ts";
 import type { CellRecord } from "../../core/schema/schema.ts";
 import type { LmEvalSample } from "../records/lm_eval_samples.ts";
@@ -39,9 +39,18 @@ function exampleOf({ arguments: requests, filtered_resps, target, ...sample }: L
   };
 }
 
-/** The examples in a samples file. */
-const readExamples = (path: string) =>
-  Deno.readTextFileSync(path).trimEnd().split("\n").map((line) => exampleOf(JSON.parse(line)));
+/** The examples in a samples file.
+ * @throws {FileFormatError} on a line that is none. */
+function readExamples(path: string) {
+  const lines = Deno.readTextFileSync(path).trimEnd().split("\n");
+  return lines.map((line, i) => {
+    try {
+      return exampleOf(JSON.parse(line));
+    } catch {
+      throw new FileFormatError(`${path}:${i + 1}`, "is not an example of lm-evaluation-harness: remove the file");
+    }
+  });
+}
 
 /** Files of logged examples, by cell and task. */
 function loggedOf(dir: string, records: readonly CellRecord[]) {

@@ -34,6 +34,12 @@ export function resolveNames(config: RunConfig, taskNames: readonly string[]): R
   checkCorpora(perplexity.map(({ corpus }) => corpus), [...corpora.keys()]);
   checkCorpora(learned, [...corpora.keys(), SELF_TEXT]);
   for (const { corpus, protocol } of perplexity) checkProtocol(getCorpus(corpus), protocol);
+  // Files in lm-evaluation-harness's format name results by task and corpus alone.
+  const rolling = perplexity.filter(({ protocol }) => protocol === "c").map(({ corpus }) => corpus);
+  const repeated = rolling.find((name, i) => config.tasks.includes(name) || rolling.indexOf(name) !== i);
+  if (repeated !== undefined) {
+    throw new UsageError(`"${repeated}" is measured twice, by protocol c and under the same name: use a run for each`);
+  }
   if (calibration?.corpus === SELF_TEXT && calibration.draw === "distinct-rows") {
     throw new UsageError("Text that the model writes has no rows: leave out distinct-rows of the calibration");
   }

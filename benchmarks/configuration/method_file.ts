@@ -10,7 +10,7 @@ import { UsageError } from "../../core/util/errors.ts";
 import { isFile, kindOfPath } from "../../core/util/paths.ts";
 import { ROOT } from "../../core/util/user_folder.ts";
 import type { MethodFile } from "../../core/schema/schema.ts";
-import type { Method } from "../../methods/define.ts";
+import { defineMethod, type Method } from "../../methods/define.ts";
 import { listMethods, register } from "../../methods/mod.ts";
 
 /** Folders of this program's own modules, which the commit of a record names. */
@@ -76,6 +76,7 @@ async function importMethods(path: string): Promise<string[]> {
   let exports: Record<string, unknown>;
   try {
     exports = await import(pathToFileURL(resolve(path)).href);
+    Object.values(exports).filter(isMethod).forEach(defineMethod);
   } catch (error) {
     throw new UsageError(`Cannot load the method file "${path}": ${(error as Error).message ?? error}`);
   }
@@ -95,7 +96,6 @@ async function importMethods(path: string): Promise<string[]> {
 }
 
 function isMethod(value: unknown): value is Method {
-  const { id, prune, options, needs } = (value ?? {}) as Partial<Method>;
-  return typeof id === "string" && typeof prune === "function" && typeof options === "object" &&
-    typeof needs === "object";
+  const { id, kind } = (value ?? {}) as Partial<Method>;
+  return typeof id === "string" && typeof kind === "string";
 }

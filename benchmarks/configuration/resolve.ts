@@ -9,20 +9,20 @@ import { at } from "../../core/util/indexing.ts";
 import { describeIssue } from "../../core/util/issues.ts";
 import { type RunConfig, runConfigSchema } from "../../core/schema/schema.ts";
 import { type ConfigSource, flagName } from "./flags.ts";
-import { parseCalibration, parseMethods, parsePerplexity } from "./short_forms.ts";
+import { list, parseCalibration, parseMethods, parsePerplexity } from "./short_forms.ts";
 
 /** Replaces shorthand in the values of a YAML file by what the schema wants. */
 function expandShortForms(values: Record<string, unknown>): Record<string, unknown> {
   const expanded = { ...values };
-  const expandItems = (key: keyof RunConfig, item: (text: string) => unknown[]) => {
+  const expandItems = (key: keyof RunConfig, item: (text: string) => unknown[], listed = item) => {
     const items = values[key];
-    if (typeof items === "string") expanded[key] = item(items);
+    if (typeof items === "string") expanded[key] = listed(items);
     else if (Array.isArray(items)) {
       expanded[key] = items.flatMap((value) => typeof value === "string" ? item(value) : [value]);
     }
   };
   expandItems("methods", parseMethods);
-  expandItems("perplexity", (text) => [parsePerplexity(text)]);
+  expandItems("perplexity", (text) => [parsePerplexity(text)], (text) => list(text).map(parsePerplexity));
   if (typeof values.calibration === "string") expanded.calibration = parseCalibration(values.calibration);
   if (values.throughput === true) expanded.throughput = {};
   if (values.throughput === false) delete expanded.throughput;

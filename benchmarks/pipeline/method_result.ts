@@ -39,7 +39,8 @@ export async function runMethod(method: Method, context: MethodContext<unknown>)
 
 /** The same error with the method's name in its message. An abort stays as it is. */
 function named(id: string, error: unknown): unknown {
-  if (!(error instanceof Error) || error instanceof DOMException || error.message.includes(`"${id}"`)) return error;
+  if (!(error instanceof Error)) return new Error(`Method "${id}" threw ${error}, which is not an Error`);
+  if (error instanceof DOMException || error.message.includes(`"${id}"`)) return error;
   error.message = `Method "${id}": ${error.message}`;
   return error;
 }

@@ -127,7 +127,7 @@ function runConfig(record: DoneRecord, entries: readonly TaskEntry[]): Record<st
     batch_sizes: [],
     device: environment.device,
     use_cache: null,
-    limit: typeof cell.limit === "number" ? cell.limit : null,
+    limit: cell.limit ?? null,
     bootstrap_iters: 100_000,
     gen_kwargs: null,
     random_seed: cell.seed,

@@ -43,7 +43,7 @@ const tableOf = ({ cells }: Pick<RunFile, "cells">): string | undefined =>
   cells.find(({ cell }) => cell.latency)?.cell.latency;
 
 /** What makes the numbers of two runs other ones, in words. */
-function differences({ run: a }: Source, { run: b }: Source): string[] {
+function differences({ run: a, dir }: Source, { run: b, dir: other }: Source): string[] {
   const data = Object.entries(b.fingerprint.data).filter(([use, sha256]) =>
     sha256 !== (a.fingerprint.data[use] ?? sha256)
   );
@@ -55,6 +55,7 @@ function differences({ run: a }: Source, { run: b }: Source): string[] {
   );
   // An unset depth cannot stand in a list of depths.
   if ((a.config.dropLayers === undefined) !== (b.config.dropLayers === undefined)) settings.push("dropLayers");
+  const folders = startOf(dir) === startOf(other) ? [] : ["folders that they were started in"];
   return [
     ...a.fingerprint.weights === b.fingerprint.weights ? [] : ["weights of the model"],
     ...a.fingerprint.tokenizer === b.fingerprint.tokenizer ? [] : ["tokenizers"],
@@ -62,6 +63,8 @@ function differences({ run: a }: Source, { run: b }: Source): string[] {
     ...tableOf(a) === tableOf(b) ? [] : ["tables of times"],
     ...a.engine === b.engine ? [] : [`engines (${a.engine} and ${b.engine})`],
     ...a.config.arithmetic === b.config.arithmetic ? [] : ["arithmetic"],
+    // Paths of methods, tasks and checkpoints are relative to it.
+    ...b.config.methodFile ?? b.config.taskFile ?? b.config.checkpoints ? folders : [],
     ...settings.length === 0 ? [] : [`settings (${settings.join(", ")})`],
   ];
 }

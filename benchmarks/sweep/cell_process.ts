@@ -110,7 +110,7 @@ export async function runCellProcess(options: CellProcess): Promise<CellExit> {
 /** Calls `end` after `seconds`. */
 function afterSeconds(seconds: number | undefined, end: () => void): ReturnType<typeof setTimeout> | undefined {
   // Timers take at most 2^31 ms.
-  return seconds !== undefined && 1000 * seconds < 2 ** 31 ? setTimeout(end, 1000 * seconds) : undefined;
+  return seconds === undefined ? undefined : setTimeout(end, Math.min(1000 * seconds, 2 ** 31 - 1));
 }
 
 function kill(child: Deno.ChildProcess, signal: Deno.Signal): void {

@@ -13,6 +13,8 @@ import { at } from "../../core/util/indexing.ts";
 import { ifThere } from "../../core/util/paths.ts";
 import { writeAtomically } from "../../core/util/write_file.ts";
 import { parseEvent } from "../cells/job.ts";
+import { wantedOf } from "../configuration/prepare.ts";
+import { isMeasured } from "../records/measured.ts";
 import { isSubmission, readRecord, recordPath, runPaths, toJson } from "../records/store.ts";
 import { cellJob, type Executor, type ExecutorContext, failedRecord, processFiles } from "./executor.ts";
 import { arrayScript, endedBySlurm, jobWithComment, queuedTasks, type SlurmOptions, submit } from "./slurm.ts";
@@ -178,7 +180,9 @@ async function follow(submitted: Submitted[], context: ExecutorContext): Promise
       if (record && record.startedAt !== one.earlier) {
         context.ended(one.named, record);
       } else if (queue && state === undefined && ++one.goneFor >= PATIENCE) {
-        context.ended(one.named, failedRecord(one.named, one.submittedAt, await reasonFor(one, context)));
+        // A task that was leaving when the run looked first may have written its record before that.
+        if (record && isMeasured(config.out, one.named, wantedOf(context.run))) context.ended(one.named, record);
+        else context.ended(one.named, failedRecord(one.named, one.submittedAt, await reasonFor(one, context)));
       } else left.push(one);
     }
     waiting = left;

@@ -3,10 +3,14 @@
  * Paper: Ma et al. 2023, arXiv:2305.11627, section 3.2, eqs. 3 to 5; dependency groups of section 3.1.
  *
  * Shapes, weights W and gradients G `[out, in]`; slot s is a row of query, key, value, gate and up and a column of
- * output and down, k runs over the other axis: - `vector`    a_s = |sum_k W_sk G_sk| - `element-1` a_s = sum_k |W_sk
- * G_sk| - `element-2` a_s = sum_k W_sk^2 F_sk, F the mean over calibration windows of the squared gradient of a
- * window's loss (eq. 5 without its first-order part) - `mix`       a_s = sum_k |W_sk G_sk - W_sk^2 F_sk / 2| (eq. 5,
- * "param_mix"): it ranks like `element-1`, since the second term is small
+ * output and down, k runs over the other axis:
+ *
+ * | option      | score                                                                                            |
+ * | ----------- | ------------------------------------------------------------------------------------------------ |
+ * | `vector`    | a_s = abs(sum_k W_sk G_sk)                                                                       |
+ * | `element-1` | a_s = sum_k abs(W_sk G_sk)                                                                       |
+ * | `element-2` | a_s = sum_k W_sk^2 F_sk, F the mean of the squared gradients of calibration windows: eq. 5 without its first-order part |
+ * | `mix`       | a_s = sum_k abs(W_sk G_sk - W_sk^2 F_sk / 2): eq. 5, "param_mix". It ranks like `element-1`, since the second term is small |
  *
  * G is the gradient of the mean next-token cross entropy over all calibration tokens. A unit's score is the sum of
  * its slots over all matrices that lose them: ffn [L][F], query heads [L][H], key/value groups [L][G].
@@ -17,11 +21,12 @@
  *
  * Cost: about four forward passes over calibration; memory for the input of every layer and the gradients of one.
  *
- * Deviations from the authors' code: - Calibration data is the same for every method. Theirs is 10 windows of 64
- * tokens of BookCorpus, drawn anew for each of several steps; `--calibration bookcorpus:10:64:distinct-rows` draws
- * them once, and units go in one step. - Members of a group are summed, their default. - The widths meet a parameter budget, while the code
- * removes a fraction of the groups. - With grouped queries the code credits a key/value head with query heads of other groups; here each group is scored by its own heads. - One unit
- * of each type stays in every layer. There is no recovery training and no pruning of the hidden size.
+ * Deviations from the authors' code. Calibration data is the same for every method; theirs is 10 windows of 64 tokens
+ * of BookCorpus, drawn anew for each of several steps. `--calibration bookcorpus:10:64:distinct-rows` draws them once,
+ * and units go in one step. Members of a group are summed, their default. The widths meet a parameter budget, while the
+ * code removes a fraction of the groups. With grouped queries the code credits a key/value head with query heads of
+ * other groups; here each group is scored by its own heads. One unit of each type stays in every layer. There is no
+ * recovery training and no pruning of the hidden size.
  *
  * @module
  */

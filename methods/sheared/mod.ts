@@ -8,9 +8,9 @@
  * equally wide. The target shape is that of the budget, the same for all methods, unless options name another.
  *
  * One step:
- *   1. draw masks z from the hard-concrete distribution of log-alpha; the gradient moves what the run trains
+ * 1. draw masks z from the hard-concrete distribution of log-alpha; the gradient moves what the run trains
  * 2. log-alpha descends by Adam: gradient to z by the chain rule, plus the gradient of the Lagrangian
- *   3. lambda1, lambda2 go up by Adam on `lambda1 (s - t) + lambda2 (s - t)^2`, s the expected sparsity, t the target
+ * 3. lambda1, lambda2 go up by Adam on `lambda1 (s - t) + lambda2 (s - t)^2`, s the expected sparsity, t the target
  * The target rises over the first part of the steps. Then the units with the smallest log-alpha are cut out, and the
  * remaining steps train what is left. The deterministic masks of kept units are folded in if the run trains scales.
  *
@@ -21,8 +21,7 @@
  * key/value groups where there are groups; warm-ups scale with the steps; log-alphas are not clipped with the
  * weights; batches are not loaded dynamically (section 3.2). The authors' rate of the multipliers is 1 and their
  * target rises over a fifth of 3200 steps: in a hundred steps or fewer the multipliers then close three masks where
- * one was asked for, so the defaults here are
- * 0.1 and a half.
+ * one was asked for, so the defaults here are 0.1 and 0.5.
  *
  * @module
  */
@@ -83,7 +82,6 @@ export const sheared: Method<typeof options> = defineMethod({
   },
   async prune(context) {
     if (context.target.sparsity === 0) return { plan: densePlan(context.model.config) };
-    refuseHiddenLoss(context.options, context.learning?.options.hidden ?? 0);
     return await learn(context as MethodContext<unknown>, "sheared", (run, found) => fit(context, run, found));
   },
 });

@@ -93,22 +93,11 @@ function checkWindows({ options: { steps, batch, tokens }, windows }: RunOptions
   if (wrong) throw new UsageError(`Training windows must have ${tokens} tokens: current ${wrong.length}`);
 }
 
-/** Hidden states are compared layer by layer.
- * @throws {UsageError} when the layers of teacher and base cannot be matched. */
-function checkLayers({ base, teacher, teacherLayers, options: { hidden } }: RunOptions): void {
-  const [own, other] = [base, teacher].map(({ config }) => config.layers.length);
-  if (hidden === 0 || own === (teacherLayers?.length ?? other)) return;
-  throw new UsageError(
-    `training.hidden=${hidden} compares the hidden states of ${other} layers, but only ${own} are left: leave it out`,
-  );
-}
-
 /** Starts a run; `found` is the snapshot of one that was stopped, if there is one.
  * @throws {UsageError} when the windows do not fit the options. */
 export async function startRun(given: RunOptions): Promise<{ run: TrainingRun; found: FoundRun | null }> {
   const { base, options, rng, snapshots } = given;
   checkWindows(given);
-  checkLayers(given);
   const key = runKey(given);
   const snapshot = snapshots ? loadSnapshot(snapshots.folder, key) : null;
   const stored = snapshot?.state as StoredState | undefined;

@@ -1,7 +1,6 @@
 /** `sheared` with its own target shape: layers and hidden size learned with heads and channels, on every engine. */
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { at } from "../../core/util/indexing.ts";
-import { UsageError } from "../../core/util/errors.ts";
 import { type EngineName } from "../../core/schema/schema.ts";
 import type { PruneResult } from "../../methods/define.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
@@ -77,15 +76,4 @@ testOnEngines("sheared: prunes to the shape, within the budget", async () => {
     const { budget } = resolveTarget(model.config, { sparsity: 0.5, units: ["ffn", "kv-groups"] });
     assert(keptParameters(small.config) <= budget);
   }
-}, { except: SLOW });
-
-testOnEngines("sheared: hidden states are not compared with those of layers and dimensions that are gone", async () => {
-  using model = await onDevice(toySource({ layers: LAYERS }));
-  const compared = { options: { ...training, hidden: 0.1 }, windows };
-  await assertRejects(
-    () => prune(model, { targetLayers: 2 }, { learning: compared }),
-    UsageError,
-    "training.hidden=0.1 compares hidden states of every layer with the dense model's, which targetLayers=2 removes",
-  );
-  await prune(model, { targetHeads: 2, targetFfn: 12 }, { learning: compared });
 }, { except: SLOW });

@@ -195,5 +195,6 @@ Deno.test("resolveNames() fills in defaults of options and refuses unknown names
   refused('Unknown corpus "c5"', "flap", "--calibration", "c5");
   refused('Unknown corpus "self"', "flap", "--perplexity", "self");
   refused('Protocol a is not defined for corpus "wikitext": use protocol c', "flap", "--perplexity", "wikitext:a");
+  refused('"wikitext" is measured twice', "flap", "--perplexity", "wikitext:c:64,wikitext:c:128");
   refused("has no rows", "flap", "--calibration", "self:4:32:distinct-rows");
 });

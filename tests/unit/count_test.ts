@@ -1,7 +1,7 @@
 import { assertAlmostEquals, assertEquals } from "@std/assert";
 import type { DecoderConfig, LinearName } from "../../models/config.ts";
 import { expectedTensors } from "../../models/config.ts";
-import { keptParameters, layerMacs, layerParameters, modelMacs, modelSize } from "../../models/count.ts";
+import { keptParameters, layerMacs, layerParameters, modelSize } from "../../models/count.ts";
 import { plannedConfig } from "../../models/plan.ts";
 import { LLAMA_7B, toyConfig } from "../support/toy.ts";
 
@@ -101,13 +101,6 @@ Deno.test("layerMacs() counts the products of one layer, with grouped keys and v
   const rest = 4 * q * h * k + 3 * q * d * f + q * f + 4 * q * d;
   assertEquals(layerMacs(config, shape, q), projections + scores + rest);
   assertEquals(layerParameters(config, shape), (h + g + g + h) * k * d + 3 * d * f);
-});
-
-Deno.test("modelMacs() of one token after cached ones adds the attention to them", () => {
-  const config = toyConfig();
-  const heads = 4 * config.layers.length;
-  assertEquals(modelMacs(config, 1, 1), modelMacs(config, 1));
-  assertEquals(modelMacs(config, 1, 101) - modelMacs(config, 1), heads * 100 * (2 * 8 + 1));
 });
 
 Deno.test("keptParameters() takes the shapes it is given", () => {

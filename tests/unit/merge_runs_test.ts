@@ -95,6 +95,11 @@ folderTest("mergeRuns() names what differs, and writes nothing then", (folder) =
     const { message } = assertThrows(() => mergeRuns(out, [a, b]), UsageError);
     assertStringIncludes(message, `Cannot merge "${a}" and "${b}": ${what}`);
   }
+  // Files that the runs name would be looked for from one of two folders.
+  const started = writeRun(join(folder, "started"), [random], { methodFile: ["mine.ts"] });
+  const { run } = runPaths(started);
+  Deno.writeTextFileSync(run, JSON.stringify({ ...JSON.parse(Deno.readTextFileSync(run)), startedIn: "here" }));
+  assertThrows(() => mergeRuns(out, [a, started]), UsageError, "different folders that they were started in. ");
   const other = structuredClone(flap);
   at(other.perplexity, 0).windowNll[0]! += 1e-9;
   const b = writeRun(join(folder, "b"), [other]);

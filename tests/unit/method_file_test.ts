@@ -52,6 +52,11 @@ folderTest("loadMethodFile() says what is wrong with a file", async (write) => {
   await refused(ROOT, "is not a file");
   await refused(write("empty.ts", "export const x = { id: 3 };"), "exports no method");
   await refused(write("none.ts", ""), "exports no method");
+  const fields = `version: 1, kind: "one-shot", needs: { calibration: false }, uniformLayers: () => true`;
+  await refused(
+    write("plain.ts", `export default { id: "plain-a", ${fields}, options: {} };`),
+    "must have the field options",
+  );
   await refused(write("syntax.ts", "export const = ;"), "syntax.ts");
   await refused(write("throws.ts", "throw new Error('no luck');"), ": no luck");
   await refused(write("lost.ts", `import "./no_such.ts";`), "no_such.ts");

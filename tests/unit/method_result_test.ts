@@ -65,6 +65,7 @@ Deno.test("runMethod() names the method and the layer of what is undefined or do
 Deno.test("runMethod() puts the method's name before what it throws, and keeps the class", async () => {
   const message = 'Method "careless": Cannot read properties of undefined';
   await assertRejects(() => run(() => (undefined as unknown as number[]).length), TypeError, message);
+  await assertRejects(() => run(() => Promise.reject(undefined)), Error, 'Method "careless" threw undefined');
   const aborted = new DOMException("stopped", "AbortError");
   await assertRejects(() => run(() => Promise.reject(aborted)), DOMException, "stopped");
 });

@@ -1,4 +1,4 @@
-import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
+import { assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
 import { NumericError } from "../../core/util/errors.ts";
 import fc from "fast-check";
 import { smallestInSegments } from "../../methods/_shared/learned_units.ts";
@@ -74,20 +74,6 @@ Deno.test("shrink() of the smallest reaches the brute-force minimum of the proxi
   const v = [3, -1, 2];
   assertEquals(step({ v, s: 0, y: 1 }).x, Float32Array.from(v));
   assertEquals(step({ v, s: 3, y: 0.5 }).x, Float32Array.from([1.5, -0.5, 1]));
-});
-
-Deno.test("the proximal step has no better point nearby", () => {
-  const moves = fc.array(fc.double({ min: -1, max: 1, noNaN: true }), { minLength: 8, maxLength: 8 });
-  fc.assert(
-    fc.property(problems, moves, (given, direction) => {
-      const { x } = step(given);
-      const reached = objective(x, given);
-      for (const size of [1e-3, 0.1, 1]) {
-        assert(objective(Array.from(x, (value, i) => value + size * (direction[i] ?? 0)), given) >= reached - 1e-5);
-      }
-    }),
-    { numRuns: 200 },
-  );
 });
 
 Deno.test("bottomShare() is bottom_s over the sum of squares, 0 exactly when s masks or more are 0", () => {
