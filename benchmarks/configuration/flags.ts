@@ -152,14 +152,14 @@ export function flagSource(args: Record<string, unknown>): ConfigSource {
 }
 
 /** `parseArgs` that refuses unknown flags and arguments.
- * @throws {UsageError} on an unknown flag, a positional argument, or a flag given twice that takes one value. */
+ * @throws {UsageError} on an unknown flag or a positional argument. */
 export function parseStrictly(argv: string[], options: StrictOptions = {}): Record<string, unknown> & { _: string[] } {
-  const { positional = 0, string = [], boolean = [], collect = [], negatable = [] } = options;
+  const { positional = 0, string = [], boolean = [], negatable = [] } = options;
   let seen = 0;
   const args = parseArgs(argv, {
     string: [...string, "_"],
     boolean: [...boolean, "help"],
-    collect: [...string],
+    collect: [...options.collect ?? []],
     negatable: [...negatable],
     alias: { h: "help" },
     default: options.default ?? {},
@@ -174,14 +174,6 @@ export function parseStrictly(argv: string[], options: StrictOptions = {}): Reco
   }) as unknown as Record<string, unknown> & { _: string[] };
   if (args.help === true) throw new HelpRequest();
   if (args._.includes("")) throw new UsageError("An argument is empty: see --help");
-  for (const name of string.filter((name) => !collect.includes(name))) {
-    const [value, ...others] = args[name] as string[];
-    if (others.length > 0) {
-      throw new UsageError(`--${name} is given twice, with "${value}" and "${others[0]}": give it once`);
-    }
-    if (value === undefined) delete args[name];
-    else args[name] = value;
-  }
   return args;
 }
 

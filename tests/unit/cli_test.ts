@@ -48,9 +48,6 @@ Deno.test("parseStrictly() takes no word for a flag whose name it ends in", () =
   const { name, _ } = parseStrictly(["oh", "--name", "gh"], { string: ["name"], positional: 1 });
   assertEquals([_, name], [["oh"], "gh"]);
   assertThrows(() => parseStrictly([""], { positional: 1 }), UsageError, "An argument is empty");
-  const twice = ["--name", "a", "--name", "b"];
-  assertThrows(() => parseStrictly(twice, { string: ["name"] }), UsageError, '--name is given twice, with "a" and "b"');
-  assertEquals(parseStrictly(twice, { string: ["name"], collect: ["name"] }).name, ["a", "b"]);
   assertEquals(parseStrictly(["about", "--name", "x"], { string: ["name", "out"], positional: 1 })._, ["about"]);
 });
 
