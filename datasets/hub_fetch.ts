@@ -145,7 +145,7 @@ export async function fetchSplit(hub: HubSource, options: FetchOptions): Promise
     const cached = cachedSplit(hub, { split, exact, cache });
     if (cached) return cached;
     for (const revision of DEFAULT_REVISIONS) {
-      const commit = await commitOf(hub.repo, revision, access, revision === "main");
+      const commit = await commitOf(hub.repo, revision, access);
       if (commit === undefined) continue;
       const entries = await repositoryFiles(hub, commit, access);
       const names = selectSplit(entries.map(({ path }) => path), { config: hub.config, split, exact });
@@ -171,19 +171,14 @@ export async function fetchSplit(hub: HubSource, options: FetchOptions): Promise
   throw new UsageError(`"${hub.repo}" on ${endpoint} has no Parquet or JSON Lines file for the ${split} split${where}`);
 }
 
-/** The commit of a branch; undefined when it does not exist and need not. */
-async function commitOf(
-  repo: string,
-  revision: string,
-  access: Access,
-  isNeeded: boolean,
-): Promise<string | undefined> {
+/** The commit of a branch; undefined when it does not exist and is not the main one. */
+async function commitOf(repo: string, revision: string, access: Access): Promise<string | undefined> {
   try {
     const { sha } = await datasetInfo({ ...access, name: repo, revision, additionalFields: ["sha"] });
     if (!COMMIT.test(sha)) throw new UsageError(`${access.hubUrl} names the commit "${sha}" of "${repo}"`);
     return sha;
   } catch (error) {
-    if (!isNeeded && error instanceof HubApiError && error.statusCode === 404) return undefined;
+    if (revision !== "main" && error instanceof HubApiError && error.statusCode === 404) return undefined;
     throw error;
   }
 }

@@ -34,12 +34,6 @@ export function resolveNames(config: RunConfig, taskNames: readonly string[]): R
   checkCorpora(perplexity.map(({ corpus }) => corpus), [...corpora.keys()]);
   checkCorpora(learned, [...corpora.keys(), SELF_TEXT]);
   for (const { corpus, protocol } of perplexity) checkProtocol(getCorpus(corpus), protocol);
-  // Files in lm-evaluation-harness's format name results by task and corpus alone.
-  const rolling = perplexity.filter(({ protocol }) => protocol === "c").map(({ corpus }) => corpus);
-  const repeated = rolling.find((name, i) => config.tasks.includes(name) || rolling.indexOf(name) !== i);
-  if (repeated !== undefined) {
-    throw new UsageError(`"${repeated}" is measured twice, by protocol c and under the same name: use a run for each`);
-  }
   if (calibration?.corpus === SELF_TEXT && calibration.draw === "distinct-rows") {
     throw new UsageError("Text that the model writes has no rows: leave out distinct-rows of the calibration");
   }
@@ -48,6 +42,17 @@ export function resolveNames(config: RunConfig, taskNames: readonly string[]): R
     options: parseOptions(getMethod(id), options) as Record<string, unknown>,
   }));
   return { ...config, methods };
+}
+
+/** Checks that no two results share a name in lm-evaluation-harness's files, which know tasks and corpora alone. Window
+ * lengths are known: equal choices are one.
+ * @throws {UsageError} that names a corpus of protocol c. */
+export function checkResultNames({ perplexity, tasks }: Pick<RunConfig, "perplexity" | "tasks">): void {
+  const rolling = perplexity.filter(({ protocol }) => protocol === "c").map(({ corpus }) => corpus);
+  const repeated = rolling.find((name, i) => tasks.includes(name) || rolling.indexOf(name) !== i);
+  if (repeated !== undefined) {
+    throw new UsageError(`"${repeated}" is measured twice, by protocol c and under the same name: use a run for each`);
+  }
 }
 
 /** Checks that everything can go by layers if the run does: one gives activations and weights, but no gradients.

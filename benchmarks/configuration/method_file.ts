@@ -73,14 +73,14 @@ function hashFiles(path: string, imports: readonly string[]): string {
 
 /** Imports the file and registers what it exports, once. */
 async function importMethods(path: string): Promise<string[]> {
-  let exports: Record<string, unknown>;
+  let methods: Method[];
   try {
-    exports = await import(pathToFileURL(resolve(path)).href);
-    Object.values(exports).filter(isMethod).forEach(defineMethod);
+    const exports: Record<string, unknown> = await import(pathToFileURL(resolve(path)).href);
+    methods = [...new Set(Object.values(exports))].filter(isMethod);
+    methods.forEach(defineMethod);
   } catch (error) {
     throw new UsageError(`Cannot load the method file "${path}": ${(error as Error).message ?? error}`);
   }
-  const methods = [...new Set(Object.values(exports))].filter(isMethod);
   if (methods.length === 0) {
     throw new UsageError(`"${path}" exports no method: export what defineMethod() returns`);
   }

@@ -34,7 +34,7 @@ import { isTime, resourceOf } from "../../models/latency.ts";
 import { isShapeOnly, openModel, readShape } from "../../models/load.ts";
 import { PARAMETERS, type Resource } from "../../models/resource.ts";
 import { ranksLayers } from "../../models/target.ts";
-import { checkAgainstModel, checkGpus, checkLayerwise, resolveNames } from "./checks.ts";
+import { checkAgainstModel, checkGpus, checkLayerwise, checkResultNames, resolveNames } from "./checks.ts";
 import { findCheckpoints, type FoundCheckpoint } from "./checkpoints.ts";
 import {
   calibrationUse,
@@ -108,6 +108,7 @@ export async function prepareRun(
     weights: chooseForm(checked, { engine, decoderOps: elsewhere ? undefined : decoderOps }, dense.origin),
     ...isTime(checked.budget) && { throughput: checked.throughput ?? throughputChoiceSchema.parse({}) },
   };
+  checkResultNames(config);
   const { here, latency } = await findTimes(config, dense, { ...devices, probe, elsewhere, planned, note });
   const isMeasured = latency !== undefined || !isTime(checked.budget);
   const resource = isMeasured ? resourceOf(config.budget, latency) : PARAMETERS;

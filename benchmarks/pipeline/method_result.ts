@@ -37,9 +37,9 @@ export async function runMethod(method: Method, context: MethodContext<unknown>)
   return result;
 }
 
-/** The same error with the method's name in its message. An abort stays as it is. */
+/** The same error with the method's name in its message; an error for what is none. An abort stays as it is. */
 function named(id: string, error: unknown): unknown {
-  if (!(error instanceof Error)) return new Error(`Method "${id}" threw ${error}, which is not an Error`);
+  if (!(error instanceof Error)) return new Error(`Method "${id}" threw ${String(error)}, which is not an Error`);
   if (error instanceof DOMException || error.message.includes(`"${id}"`)) return error;
   error.message = `Method "${id}": ${error.message}`;
   return error;

@@ -177,12 +177,11 @@ async function follow(submitted: Submitted[], context: ExecutorContext): Promise
         context.started(one.named);
       }
       const record = recordOf(config.out, one.named);
-      if (record && record.startedAt !== one.earlier) {
+      // A task that was leaving when the run looked first may have written its record before that.
+      if (record && (record.startedAt !== one.earlier || isMeasured(config.out, one.named, wantedOf(context.run)))) {
         context.ended(one.named, record);
       } else if (queue && state === undefined && ++one.goneFor >= PATIENCE) {
-        // A task that was leaving when the run looked first may have written its record before that.
-        if (record && isMeasured(config.out, one.named, wantedOf(context.run))) context.ended(one.named, record);
-        else context.ended(one.named, failedRecord(one.named, one.submittedAt, await reasonFor(one, context)));
+        context.ended(one.named, failedRecord(one.named, one.submittedAt, await reasonFor(one, context)));
       } else left.push(one);
     }
     waiting = left;

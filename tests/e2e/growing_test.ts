@@ -58,6 +58,9 @@ folderTest("bench eval --limit holds for added tasks; replacing earlier results 
   const report = Deno.readTextFileSync(join(runPaths(out).report, "comparison.md"));
   assertStringIncludes(report, "the first 6 (tiny-facts); the first 4 (tiny-agreement)");
   assertStringIncludes((await succeed(...grow)).stderr, "2 finished earlier");
+  // The window length of a repeated choice is the default, which the run's file says in full.
+  for (const _ of [0, 1]) await succeed("eval", out, "--perplexity", "tiny-world:c::2");
+  assertEquals(readRunFile(out)!.config.perplexity.length, 1);
 
   // The same task with another limit is another result: it is neither replaced in silence nor paired.
   const all = [...grow.slice(0, -1), "all"];

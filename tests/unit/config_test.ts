@@ -2,7 +2,7 @@ import { assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@
 import { z } from "zod";
 import { parseMethods } from "../../benchmarks/configuration/short_forms.ts";
 import { flagName, flagOptions, FLAGS, flagSource, parseStrictly } from "../../benchmarks/configuration/flags.ts";
-import { resolveNames } from "../../benchmarks/configuration/checks.ts";
+import { checkResultNames, resolveNames } from "../../benchmarks/configuration/checks.ts";
 import { resolveConfig, yamlSource } from "../../benchmarks/configuration/resolve.ts";
 import { run } from "../../benchmarks/commands/run.ts";
 import { FileFormatError, UsageError } from "../../core/util/errors.ts";
@@ -140,8 +140,8 @@ Deno.test("yamlSource() reads the same short forms as flags, and the long ones",
 });
 
 Deno.test("one item may stand for a list in a file, and in what a script gives", () => {
-  const alone = "sparsity: 0.5\nseeds: 3\ntasks: arc_easy\nunits: ffn\nperplexity: wikitext2\n";
-  const lists = "sparsity: [0.5]\nseeds: [3]\ntasks: [arc_easy]\nunits: [ffn]\nperplexity: [wikitext2]\n";
+  const alone = "sparsity: 0.5\nseeds: 3\ntasks: arc_easy\nunits: ffn\nperplexity: wikitext2,c4:b\n";
+  const lists = "sparsity: [0.5]\nseeds: [3]\ntasks: [arc_easy]\nunits: [ffn]\nperplexity: [wikitext2, c4:b]\n";
   assertEquals(fromYaml(`methods: flap\n${alone}`), fromYaml(`methods: [flap]\n${lists}`));
   const expected = runConfigSchema.parse({ methods: [{ id: "flap" }], sparsity: [0.5], out: "x" });
   assertEquals(runConfigSchema.parse({ methods: { id: "flap" }, sparsity: 0.5, out: "x" }), expected);
@@ -180,6 +180,22 @@ Deno.test("yamlSource() refuses a file that grows without limit when its aliases
   assertThrows(() => yamlSource(bomb.join("\n"), "bomb.yaml"), FileFormatError, "bomb.yaml");
 });
 
+Deno.test("checkResultNames() refuses results that would share a name in lm-evaluation-harness's files", () => {
+  const check = (...args: string[]) =>
+    checkResultNames(fromFlags("--methods", "flap", "--sparsity", "0.5", "--out", "x", ...args));
+  check("--perplexity", "wikitext:c,wikitext2:a:64,wikitext2:a:128", "--tasks", "wikitext2");
+  for (
+    const args of [["--perplexity", "wikitext:c:64,wikitext:c:128"], [
+      "--perplexity",
+      "wikitext:c",
+      "--tasks",
+      "wikitext",
+    ]]
+  ) {
+    assertThrows(() => check(...args), UsageError, '"wikitext" is measured twice');
+  }
+});
+
 Deno.test("resolveNames() fills in defaults of options and refuses unknown names", () => {
   const config = (...args: string[]) => fromFlags("--sparsity", "0.5", "--out", "x", ...args);
   const { methods } = resolveNames(config("--methods", "flap,flap:biasCompensation=false"), []);
@@ -195,6 +211,5 @@ Deno.test("resolveNames() fills in defaults of options and refuses unknown names
   refused('Unknown corpus "c5"', "flap", "--calibration", "c5");
   refused('Unknown corpus "self"', "flap", "--perplexity", "self");
   refused('Protocol a is not defined for corpus "wikitext": use protocol c', "flap", "--perplexity", "wikitext:a");
-  refused('"wikitext" is measured twice', "flap", "--perplexity", "wikitext:c:64,wikitext:c:128");
   refused("has no rows", "flap", "--calibration", "self:4:32:distinct-rows");
 });
