@@ -25,6 +25,8 @@ export interface Flag {
   value: string | null;
   /** The value for the schema, which refuses what does not fit. */
   parse(text: string): unknown;
+  /** The same for one item of a list in a YAML file. */
+  item?(text: string): unknown;
   /** Value of a switch that is turned off; none if absent. */
   off?: unknown;
   /** Whether the flag may be given several times: the values are a list. */
@@ -36,6 +38,7 @@ const numberFlag = (value: string): Flag => ({ value, parse: number });
 const listFlag = (value: string, item: (text: string) => unknown = (text) => text): Flag => ({
   value,
   parse: (text) => list(text).map(item),
+  item,
 });
 
 /** The flag of every key. */
@@ -46,7 +49,7 @@ export const FLAGS: Record<Key, Flag> = {
   engine: textFlag("NAME"),
   device: textFlag("NAME"),
   arithmetic: textFlag("exact|fast"),
-  methods: { value: "LIST", parse: parseMethods },
+  methods: { value: "LIST", parse: parseMethods, item: parseMethods },
   methodFile: listFlag("FILE,…"),
   checkpoints: listFlag("LABEL=PATH,…", parseCheckpoint),
   sparsity: listFlag("LIST", number),

@@ -8,25 +8,20 @@ import { FileFormatError, UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
 import { describeIssue } from "../../core/util/issues.ts";
 import { type RunConfig, runConfigSchema } from "../../core/schema/schema.ts";
-import { type ConfigSource, flagName } from "./flags.ts";
-import { list, parseCalibration, parseMethods, parsePerplexity } from "./short_forms.ts";
+import { type ConfigSource, flagName, FLAGS } from "./flags.ts";
 
-/** Replaces shorthand in the values of a YAML file by what the schema wants. */
+/** Replaces shorthand in the values of a YAML file by what the schema wants: text is read as the key's flag reads it. */
 function expandShortForms(values: Record<string, unknown>): Record<string, unknown> {
-  const expanded = { ...values };
-  const expandItems = (key: keyof RunConfig, item: (text: string) => unknown[], listed = item) => {
-    const items = values[key];
-    if (typeof items === "string") expanded[key] = listed(items);
-    else if (Array.isArray(items)) {
-      expanded[key] = items.flatMap((value) => typeof value === "string" ? item(value) : [value]);
-    }
-  };
-  expandItems("methods", parseMethods);
-  expandItems("perplexity", (text) => [parsePerplexity(text)], (text) => list(text).map(parsePerplexity));
-  if (typeof values.calibration === "string") expanded.calibration = parseCalibration(values.calibration);
-  if (values.throughput === true) expanded.throughput = {};
-  if (values.throughput === false) delete expanded.throughput;
-  return expanded;
+  const expanded = Object.entries(values).map(([key, value]) => {
+    const { value: taken, parse, item } = FLAGS[key as keyof RunConfig] ?? {};
+    if (typeof value === "string" && parse && taken !== null) return [key, parse(value)];
+    if (!Array.isArray(value) || !item) return [key, value];
+    return [key, value.flatMap((each) => typeof each === "string" ? item(each) : [each])];
+  });
+  const { throughput, ...rest } = Object.fromEntries(expanded);
+  return throughput === undefined || throughput === false
+    ? rest
+    : { ...rest, throughput: throughput === true ? {} : throughput };
 }
 
 /** Reads a YAML (or JSON) configuration.

@@ -42,6 +42,7 @@ Deno.test("a file may limit each task; wrong numbers and tasks are named", () =>
   assertEquals([limit, numFewshot], [{ boolq: 50 }, { boolq: 2 }]);
   const all = parseFlags(["--limit", "all"]).source;
   assertEquals(resolveConfig([yamlSource(`${tasks}limit: 5`, "a"), all]).limit, undefined);
+  assertEquals(fromYaml(`${tasks}limit: all`).limit, undefined);
   const refused = { "{boolq: 0}": "limit.boolq must be more than 0: current 0", "x": "limit must be a number" };
   for (const [text, problem] of Object.entries(refused)) {
     assertThrows(() => fromYaml(`${tasks}limit: ${text}`), UsageError, problem);
@@ -140,8 +141,8 @@ Deno.test("yamlSource() reads the same short forms as flags, and the long ones",
 });
 
 Deno.test("one item may stand for a list in a file, and in what a script gives", () => {
-  const alone = "sparsity: 0.5\nseeds: 3\ntasks: arc_easy\nunits: ffn\nperplexity: wikitext2,c4:b\n";
-  const lists = "sparsity: [0.5]\nseeds: [3]\ntasks: [arc_easy]\nunits: [ffn]\nperplexity: [wikitext2, c4:b]\n";
+  const alone = "sparsity: 0.5, 0.6\nseeds: 3\ntasks: arc_easy\nunits: ffn\nperplexity: wikitext2,c4:b\n";
+  const lists = "sparsity: [0.5, 0.6]\nseeds: [3]\ntasks: [arc_easy]\nunits: [ffn]\nperplexity: [wikitext2, c4:b]\n";
   assertEquals(fromYaml(`methods: flap\n${alone}`), fromYaml(`methods: [flap]\n${lists}`));
   const expected = runConfigSchema.parse({ methods: [{ id: "flap" }], sparsity: [0.5], out: "x" });
   assertEquals(runConfigSchema.parse({ methods: { id: "flap" }, sparsity: 0.5, out: "x" }), expected);
