@@ -10,18 +10,18 @@ import { describeIssue } from "../../core/util/issues.ts";
 import { type RunConfig, runConfigSchema } from "../../core/schema/schema.ts";
 import { type ConfigSource, flagName, FLAGS } from "./flags.ts";
 
-/** Replaces shorthand in the values of a YAML file by what the schema wants: text is read as the key's flag reads it. */
+/** Replaces shorthand in the values of a YAML file by what the schema wants: text and switches are read as the key's
+ * flag reads them. */
 function expandShortForms(values: Record<string, unknown>): Record<string, unknown> {
   const expanded = Object.entries(values).map(([key, value]) => {
-    const { value: taken, parse, item } = FLAGS[key as keyof RunConfig] ?? {};
-    if (typeof value === "string" && parse && taken !== null) return [key, parse(value)];
+    if (!Object.hasOwn(FLAGS, key)) return [key, value];
+    const { value: taken, parse, off, item } = FLAGS[key as keyof RunConfig];
+    if (taken === null) return [key, typeof value === "boolean" ? (value ? parse("") : off) : value];
+    if (typeof value === "string") return [key, parse(value)];
     if (!Array.isArray(value) || !item) return [key, value];
     return [key, value.flatMap((each) => typeof each === "string" ? item(each) : [each])];
   });
-  const { throughput, ...rest } = Object.fromEntries(expanded);
-  return throughput === undefined || throughput === false
-    ? rest
-    : { ...rest, throughput: throughput === true ? {} : throughput };
+  return Object.fromEntries(expanded.filter(([, value]) => value !== undefined));
 }
 
 /** Reads a YAML (or JSON) configuration.
