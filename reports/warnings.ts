@@ -7,11 +7,18 @@ import { BUSY_CORES, type DatasetUse, type DoneRecord } from "../core/schema/sch
 import { counted } from "../core/util/words.ts";
 import { budgetWords, realised } from "./budget.ts";
 import { count, level, listed, percent, span, unique } from "./format.ts";
-import { type Section } from "./sections.ts";
+import { levelWords, type Row, type Section } from "./sections.ts";
 import { amountWords, commitWords, trainingAsked, trainingDone } from "./settings.ts";
 import { meanOf } from "./result_tables.ts";
 
-const byLevel = ({ pruned }: Section) => [...Map.groupBy(pruned, ({ asked }) => asked)];
+/** What is said of the rows of a level, once for all levels of which it holds. */
+function perLevel({ pruned }: Section, say: (rows: Row[]) => string): string[] {
+  const levels = Map.groupBy(Map.groupBy(pruned, ({ asked }) => asked), ([, rows]) => say(rows));
+  levels.delete("");
+  return [...levels].map(([words, own]) =>
+    `At ${listed(own.map(([asked, rows]) => levelWords(asked, rows)), "and")}, ${words}`
+  );
+}
 
 /** The first few of many names. */
 const few = (names: readonly string[], most = 6) =>
@@ -34,13 +41,13 @@ function limitedWords({ columns }: Section): string[] {
 
 /** Levels at which methods did not remove the same fraction, which makes their qualities unequal tests. */
 function realisedWords(section: Section): string[] {
-  return byLevel(section).flatMap(([asked, rows]) => {
+  return perLevel(section, (rows) => {
     const parts = rows.map(realised);
     const [low, high] = [Math.min(...parts), Math.max(...parts)];
-    return high - low < 0.01 ? [] : [
-      `At target ${level(asked)}, methods removed ${percent(low)} to ${percent(high)} % of the ` +
-      `${budgetWords(section).long}. A method that removed less has an advantage.`,
-    ];
+    return high - low < 0.01
+      ? ""
+      : `methods removed ${percent(low)} to ${percent(high)} % of the ${budgetWords(section).long}. ` +
+        "A method that removed less has an advantage.";
   });
 }
 
@@ -55,18 +62,21 @@ function residualWords({ pruned }: Section): string[] {
 
 /** Models that lost layers or hidden dimensions, which others of the same size have. */
 function depthWords(section: Section): string[] {
-  const parts = section.pruned.flatMap(({ label, asked, cell, runs }) => {
+  const lost = ({ runs }: Row) => {
     const layers = runs.map(({ size }) => size.layers.length);
     const all = Math.max(...runs.map(({ denseSize }) => denseSize.layers.length));
     const of = runs.find(({ size }) => size.hidden)?.size.hidden?.of;
-    const lost = [
+    return [
       ...Math.min(...layers) < all ? [`${span(layers)} of ${all} layers`] : [],
-      ...of ? [`a hidden size of ${span(runs.map(({ size }) => size.hidden?.kept ?? of))} (dense ${of})`] : [],
-    ];
-    const where = cell.checkpoint ? "" : ` at target ${level(asked)}`;
-    return lost.length === 0 ? [] : [`${label}${where} has ${lost.join(" and ")}`];
+      ...of ? [`a hidden size of ${span(runs.map(({ size }) => size.hidden?.kept ?? of))} instead of ${of}`] : [],
+    ].join(" and ");
+  };
+  return perLevel(section, (rows) => {
+    const kept = Map.groupBy(rows, lost);
+    kept.delete("");
+    const parts = [...kept].map(([words, own]) => `${words} (${listed(own.map(({ label }) => label))})`);
+    return parts.length === 0 ? "" : `models have ${parts.join(", ")}.`;
   });
-  return parts.length === 0 ? [] : [`${parts.join("; ")}.`];
 }
 
 /** What of a model's training is not as the run asks: other steps, other tokens, or another loss. */
@@ -93,18 +103,18 @@ function ownTrainingWords({ pruned }: Section): string[] {
 
 /** Levels at which methods did not train on equally many tokens. */
 function tokenWords(section: Section): string[] {
-  return byLevel(section).flatMap(([asked, rows]) => {
+  return perLevel(section, (rows) => {
     // The training tokens of models pruned elsewhere are unknown.
     const known = rows.filter(({ cell }) => cell.checkpoint === undefined);
     const byTokens = Map.groupBy(known, (row) => meanOf(row, (run) => trainingDone(run.training).tokens));
-    if (byTokens.size < 2) return [];
     const parts = [...byTokens].sort(([a], [b]) => a - b).map(([tokens, own]) =>
       `${count(Math.round(tokens))} (${listed(own.map(({ label }) => label))})`
     );
-    return [
-      `At target ${level(asked)}, methods trained on unequal numbers of tokens: ${parts.join("; ")}. ` +
-      "A method with more tokens has an advantage.",
-    ];
+    return parts.length < 2
+      ? ""
+      : `methods trained on unequal numbers of tokens: ${
+        parts.join("; ")
+      }. A method with more tokens has an advantage.`;
   });
 }
 

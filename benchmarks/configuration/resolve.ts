@@ -10,13 +10,19 @@ import { describeIssue } from "../../core/util/issues.ts";
 import { type RunConfig, runConfigSchema } from "../../core/schema/schema.ts";
 import { type ConfigSource, flagName, FLAGS } from "./flags.ts";
 
+/** Switches as YAML 1.1 writes them, which PyYAML reads. */
+const SWITCHES: Partial<Record<string, boolean>> = { on: true, yes: true, off: false, no: false };
+
 /** Replaces shorthand in the values of a YAML file by what the schema wants: text and switches are read as the key's
  * flag reads them. */
 function expandShortForms(values: Record<string, unknown>): Record<string, unknown> {
   const expanded = Object.entries(values).map(([key, value]) => {
     if (!Object.hasOwn(FLAGS, key)) return [key, value];
     const { value: taken, parse, off, item } = FLAGS[key as keyof RunConfig];
-    if (taken === null) return [key, typeof value === "boolean" ? (value ? parse("") : off) : value];
+    if (taken === null) {
+      const on = typeof value === "string" ? SWITCHES[value] : value;
+      return [key, typeof on === "boolean" ? (on ? parse("") : off) : value];
+    }
     if (typeof value === "string") return [key, parse(value)];
     if (!Array.isArray(value) || !item) return [key, value];
     return [key, value.flatMap((each) => typeof each === "string" ? item(each) : [each])];
@@ -95,8 +101,8 @@ export function resolveConfig(sources: readonly ConfigSource[]): RunConfig {
   const problems = parsed.error.issues.map((issue) => {
     const unrecognized = issue.code === "unrecognized_keys" ? [...issue.path, at(issue.keys, 0)] : issue.path;
     const [key = "", part = ""] = unrecognized.map(String);
-    const giving = sources.filter(({ values }) => key in values);
-    const source = giving.findLast(({ values }) => part in Object(values[key])) ?? giving.at(-1);
+    const giving = sources.filter(({ values }) => Object.hasOwn(values, key));
+    const source = giving.findLast(({ values }) => Object.hasOwn(Object(values[key]), part)) ?? giving.at(-1);
     if (source) return `${source.where(unrecognized)}: ${describeIssue(issue, values, knownKeys)}`;
     return key === "methods" ? NO_METHODS : `No ${key} given: use --${flagName(key)}`;
   });

@@ -117,7 +117,7 @@ Deno.test("resolveConfig() names the flag, the limit and the value", () => {
 });
 
 Deno.test("resolveConfig() lets flags override the file, and --no-throughput drop what it asks for", () => {
-  const file = yamlSource(`${MINIMAL}throughput: true\nlimit: 5\ntraining: { steps: 7, batch: 0 }\n`, "a.yaml");
+  const file = yamlSource(`${MINIMAL}throughput: on\nlimit: 5\ntraining: { steps: 7, batch: 0 }\n`, "a.yaml");
   const flags = (...args: string[]) => resolveConfig([file, parseFlags(args).source]);
   assertEquals(flags("--training", "batch=3").throughput?.prefillTokens, 512);
   assertThrows(() => flags("--training", "rank=4"), UsageError, "a.yaml:");
@@ -130,7 +130,7 @@ Deno.test("resolveConfig() lets flags override the file, and --no-throughput dro
 Deno.test("yamlSource() reads the same short forms as flags, and the long ones", () => {
   const short = fromYaml(
     "methods: [random, 'flap:structure=UL-UM,bias=true']\nsparsity: [0.5]\nperplexity: ['wikitext2:b:128']\n" +
-      "calibration: c4:64:256\nthroughput: false\nout: x\n",
+      "calibration: c4:64:256\nthroughput: off\nout: x\n",
   );
   const long = fromYaml(
     "methods:\n- id: random\n- id: flap\n  options: {structure: UL-UM, bias: true}\nsparsity: [0.5]\n" +

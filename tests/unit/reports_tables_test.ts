@@ -173,7 +173,10 @@ Deno.test("warnings() says what limits the comparison", () => {
     const size = { ...record.size, layers: record.size.layers.slice(0, depth) };
     return { ...record, size: { ...size, ...seed > 1 && { hidden: { kept: 512, of: 576 } } } };
   });
-  assertStringIncludes(all(shallow), "at target 20 % has 20–30 of 30 layers and a hidden size of 512–576 (dense 576).");
+  assertStringIncludes(
+    all(shallow),
+    "At target 20 %, models have 20–30 of 30 layers and a hidden size of 512–576 instead of 576 (flap).",
+  );
   const elsewhere = doneRecord({ method: "flap", sparsity: 0.2 });
   elsewhere.environment = { ...elsewhere.environment, engine: "wasm", commit: "other-dirty" };
   const text = all([doneRecord(), elsewhere]);
@@ -183,13 +186,15 @@ Deno.test("warnings() says what limits the comparison", () => {
   full.tasks = [];
   at(full.perplexity, 0).maxWindows = undefined;
   assertEquals(warnings(sectionOf([full])), []);
-  const trained = (method: string, tokens: number) => {
-    const record = doneRecord({ method, sparsity: 0.2, damage: 0.5 });
+  const trained = (method: string, tokens: number, sparsity = 0.2) => {
+    const record = doneRecord({ method, sparsity, damage: 0.5 });
     if (tokens > 0) record.training = [{ stage: "recovery", steps: 1, tokens, seconds: 1, curve: [] }];
     return record;
   };
-  const line = "methods trained on unequal numbers of tokens: 0 (wanda-sp); 5.00k (flap).";
-  assertStringIncludes(all([doneRecord(), trained("wanda-sp", 0), trained("flap", 5000)]), line);
+  const line =
+    "At target 20 % and target 40 %, methods trained on unequal numbers of tokens: 0 (wanda-sp); 5.00k (flap).";
+  const both = [0.2, 0.4].flatMap((level) => [trained("wanda-sp", 0, level), trained("flap", 5000, level)]);
+  assertStringIncludes(all([doneRecord(), ...both]), line);
   assert(!/unequal numbers/.test(all([doneRecord(), trained("wanda-sp", 5000), trained("flap", 5000)])));
 });
 
