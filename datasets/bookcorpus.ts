@@ -1,10 +1,10 @@
-import { type Corpus, defineCorpus } from "./define.ts";
+import { type Corpus } from "./define.ts";
 
 /** BookCorpus, one sentence a record: LLM-Pruner's calibration text. Only long enough sentences are used, about one in
  * a hundred for windows of 64 tokens.
  *
  * Deviations: the first million records; the original draws from all 74 million. */
-export const bookcorpus: Corpus = defineCorpus({
+export const bookcorpus: Corpus = {
   id: "bookcorpus",
   summary: "BookCorpus: sentences of unpublished novels, the first million; for calibration",
   source: "Zhu et al. 2015, arXiv:1506.06724",
@@ -15,4 +15,4 @@ export const bookcorpus: Corpus = defineCorpus({
   evaluationSplit: "train",
   calibrationSplit: "train",
   maxRecords: 1_000_000,
-});
+};

@@ -1,4 +1,4 @@
-import { type Corpus, defineCorpus } from "./define.ts";
+import { type Corpus } from "./define.ts";
 import { wikitextDetokenise } from "./wikitext2.ts";
 
 /** C4 as SparseGPT and Wanda read it: the first 1100 records of the first validation shard joined by one space, at most
@@ -7,7 +7,7 @@ import { wikitextDetokenise } from "./wikitext2.ts";
  *
  * Deviations: calibration draws from the first 1100 records of its shard and protocol (c) scores 1100 documents;
  * the originals read whole shards. */
-export const c4: Corpus = defineCorpus({
+export const c4: Corpus = {
   id: "c4",
   summary: "C4 (en): web text, the first 1100 records of the first validation shard",
   source: "Raffel et al. 2019, arXiv:1910.10683",
@@ -25,4 +25,4 @@ export const c4: Corpus = defineCorpus({
   maxWindows: 256,
   documents: (texts) => [...texts],
   detokenise: wikitextDetokenise,
-});
+};

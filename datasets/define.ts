@@ -143,7 +143,7 @@ export interface Corpus extends DataSource {
   splits: Record<string, readonly string[]>;
   /** Names of files with the whole corpus. A split without a file of its own is cut from this one: see
    * {@linkcode PARTS}. */
-  wholeFiles: readonly string[];
+  wholeFiles?: readonly string[];
   evaluationSplit: string;
   calibrationSplit: string;
   /** Text between two records in protocols (a) and (b); absent if these are not defined for the corpus. */
@@ -185,11 +185,6 @@ export function defineTask<Schema extends z.ZodType>(
   task: Omit<Task<Schema>, "files"> & { files?: readonly string[] },
 ): Task<Schema> {
   return { files: [`${task.id}-${task.split}.jsonl`, `${task.id}.jsonl`], ...task };
-}
-
-/** A corpus; `wholeFiles` defaults to none. */
-export function defineCorpus(corpus: Omit<Corpus, "wholeFiles"> & { wholeFiles?: readonly string[] }): Corpus {
-  return { wholeFiles: [], ...corpus };
 }
 
 /** Choices that share a context: each text is scored after `context` and one space. */

@@ -14,11 +14,6 @@ export const FEWSHOT_SEED = 1234;
 export const FEWSHOT_SPLIT = "train";
 const DELIMITER = "\n\n";
 
-/** Possible names of the file with solved examples of the task `id`, in a folder of the user. */
-export function fewshotFiles(id: string): string[] {
-  return [`${id}-train.jsonl`];
-}
-
 /** Examples, each with its record. */
 type Pool = Pick<LoadedTask, "examples" | "records">;
 

@@ -18,7 +18,7 @@ import {
   PARTS,
   type Task,
 } from "./define.ts";
-import { FEWSHOT_SPLIT, fewshotFiles, withFewshot } from "./fewshot.ts";
+import { FEWSHOT_SPLIT, withFewshot } from "./fewshot.ts";
 import { cachedSplit, hubSettings } from "./hub_cache.ts";
 import { readRecords } from "./records.ts";
 
@@ -128,7 +128,7 @@ export async function loadTask(
   }
   const foundTrain = findSplit(task, places, {
     split: FEWSHOT_SPLIT,
-    names: fewshotFiles(task.id),
+    names: [`${task.id}-${FEWSHOT_SPLIT}.jsonl`],
     hubSplit: FEWSHOT_SPLIT,
     fetched: `${task.id}/${FEWSHOT_SPLIT}`,
   });
@@ -165,10 +165,11 @@ export async function loadCorpus(
   const named = split === "calibration" ? corpus.calibrationSplit : split;
   const own = corpus.splits[named] ?? [];
   const part = Object.hasOwn(PARTS, split) ? PARTS[split] : undefined;
-  const whole = part ? corpus.wholeFiles : [];
+  const { wholeFiles = [] } = corpus;
+  const whole = part ? wholeFiles : [];
   const names = [...own, ...whole];
   if (names.length === 0) {
-    const known = [...Object.keys(corpus.splits), "calibration", ...corpus.wholeFiles.length ? ["all"] : []];
+    const known = [...Object.keys(corpus.splits), "calibration", ...wholeFiles.length ? ["all"] : []];
     throw new UsageError(`Corpus "${corpus.id}" has no split "${split}": use one of ${known.join(", ")}`);
   }
   const found = findSplit(corpus, places, { split, names, hubSplit: own.length > 0 ? named : undefined });

@@ -2,12 +2,12 @@
  *
  * @module
  */
-import { type Corpus, defineCorpus } from "./define.ts";
+import { type Corpus } from "./define.ts";
 
 /** Penn Treebank in two variants whose numbers are not comparable: split and joiner differ between papers. */
 function variant(id: string, paper: string, evaluationSplit: string, joiner: string): Corpus {
   const joined = `sentences joined by ${JSON.stringify(joiner)}`;
-  return defineCorpus({
+  return {
     id,
     summary: `Penn Treebank, ${evaluationSplit} split, ${joined}, as ${paper} reads it`,
     source: "Marcus et al. 1993, Computational Linguistics 19(2)",
@@ -23,7 +23,7 @@ function variant(id: string, paper: string, evaluationSplit: string, joiner: str
     calibrationSplit: "train",
     joiner,
     calibrationJoiner: " ",
-  });
+  };
 }
 
 /** Penn Treebank as SparseGPT reads it. */

@@ -3,7 +3,7 @@
  * @module
  */
 import { PYTHON_SPACE, replaceEach, strip } from "../core/util/python_text.ts";
-import { type Corpus, defineCorpus } from "./define.ts";
+import { type Corpus } from "./define.ts";
 
 /** Whether a line is the title of an article (` = Title = `) and not of a section (` = = Title = = `). */
 function isTitle(line: string): boolean {
@@ -58,7 +58,7 @@ export function wikitextDetokenise(text: string): string {
 const shared = { source: "Merity et al. 2016, arXiv:1609.07843", licence: "CC-BY-SA-3.0 and GFDL" };
 
 /** WikiText-2 (raw), line by line. */
-export const wikitext2: Corpus = defineCorpus({
+export const wikitext2: Corpus = {
   ...shared,
   id: "wikitext2",
   summary: "WikiText-2 raw: Wikipedia articles, records joined by an empty line",
@@ -77,10 +77,10 @@ export const wikitext2: Corpus = defineCorpus({
   startsArticle: isTitle,
   documents: wikitextPages,
   detokenise: wikitextDetokenise,
-});
+};
 
 /** WikiText-2 (raw), page by page, for protocol (c). */
-export const wikitext: Corpus = defineCorpus({
+export const wikitext: Corpus = {
   ...shared,
   id: "wikitext",
   summary: "WikiText-2 raw, whole articles, for protocol (c) as in lm-evaluation-harness",
@@ -95,4 +95,4 @@ export const wikitext: Corpus = defineCorpus({
   calibrationSplit: "train",
   documents: (pages) => [...pages],
   detokenise: wikitextDetokenise,
-});
+};

@@ -30,7 +30,8 @@ export const SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "t
 /** Place of a method in tables and legends, and its colour. */
 export interface Display {
   order: number;
-  colour: string;
+  /** A spare one by default. */
+  colour?: string;
 }
 
 /** Colour of every variant of a method, by its key. The first variant of a method has that method's colour. */

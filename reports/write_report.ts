@@ -5,7 +5,7 @@
 import { existsSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { UsageError } from "../core/util/errors.ts";
-import { writeWhole } from "../core/util/write_file.ts";
+import { writeAtomically } from "../core/util/write_file.ts";
 import { toCsv, toSeedCsv } from "./csv.ts";
 import { toPng, toSvg } from "./draw.ts";
 import { chartsOf, type ReportDocument } from "./document.ts";
@@ -68,11 +68,7 @@ export async function writeFiles(document: ReportDocument, outFolder: string): P
     ["comparison.tex", toLatex(document)],
     ["report.html", await toHtml(document, drawings)],
   );
-  await Deno.mkdir(outFolder, { recursive: true });
-  for (const [name, content] of files) {
-    const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
-    writeWhole(join(outFolder, name), (append) => append(bytes));
-  }
+  for (const [name, content] of files) writeAtomically(join(outFolder, name), content);
   removeOldFiles(outFolder, new Set(files.map(([name]) => name)));
   return files.map(([name]) => join(outFolder, name));
 }

@@ -13,22 +13,9 @@ import { hashWindows } from "../../models/training/teacher.ts";
 /** Statistics of other versions are not read. */
 const STATISTICS_VERSION = 4;
 
-/** Everything that statistics depend on besides their key. */
-export interface CacheScope {
-  /** SHA-256 of the weights, hex. */
-  weights: string;
-  engine: string;
-  arithmetic?: string;
-  /** Of the weights on the device. */
-  form?: string;
-  seed: number;
-  /** Calibration windows, token ids. */
-  calibration: readonly Int32Array[];
-  /** SHA-256 of a user's method file, hex. */
-  methodFile?: string;
-  /** Of the method; 1 when absent. */
-  methodVersion?: number;
-}
+/** Everything that statistics depend on besides their key: the weights' hash, engine, seed, method, and the calibration
+ * windows as token ids. */
+export type CacheScope = { calibration: readonly Int32Array[] } & Record<string, unknown>;
 
 function readStatistics(path: string): Statistics | undefined {
   if (!isThere(path)) return undefined;

@@ -98,7 +98,9 @@ async function main(path: string): Promise<void> {
   if (job.coordinated) endWithParent();
   // One process per cell, even if cells of a run that was killed still run.
   await file.lock(true);
-  const before = doneRecord(job.out, job);
+  const found = doneRecord(job.out, job);
+  // The run may go on in another folder, from which paths differ.
+  const before = found && { ...found, cell: job.cell };
   if (before && isComplete(job.cell, before, job)) return tell({ event: "recorded" });
   await recordCell(job, before);
 }

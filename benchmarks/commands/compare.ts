@@ -34,14 +34,11 @@ async function compareFolders(flags: Flags): Promise<number> {
   return 0;
 }
 
-/** Most runs that are compared with the first. */
-const MOST_RUNS = 20;
-
 /** `bench compare`. */
 export const compare: Command = {
   usage: "DIR [OTHER ...]",
   summary: "compare runs cell by cell, or the methods of one run",
   help: () => HELP,
-  flags: { string: ["pair"], positional: MOST_RUNS + 1 },
+  flags: { string: ["pair"], positional: Infinity },
   run: compareFolders,
 };

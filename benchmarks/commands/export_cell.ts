@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { dirname, join } from "node:path";
+import { dirname } from "node:path";
 import { startEngine } from "../../core/engine/engine.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
@@ -28,6 +28,7 @@ import { cellName } from "../../core/schema/cell_names.ts";
 import { type ExportFormat, exportTitle, modelCard } from "./model_card.ts";
 import { storedPath } from "../records/run_file.ts";
 import { openStoredWeights } from "../records/kept_weights.ts";
+import { companionFiles } from "../pipeline/load.ts";
 
 /** What to export, and how. */
 export interface ExportOptions {
@@ -41,13 +42,6 @@ export interface ExportOptions {
   /** Path of the dense model, if it moved since the run. */
   model?: string;
 }
-
-/** Files of a model folder that go with every copy of the model: settings, chat template, licences. */
-const COMPANION = new RegExp(
-  "^(generation_config\\.json|special_tokens_map\\.json|chat_template\\.jinja|tokenizer\\.model|" +
-    "(LICEN[CS]E|NOTICE|USE_POLICY)(\\..*)?)$",
-  "i",
-);
 
 /** Weights of the cell: stored ones, the dense ones without the removed units, or ones that the record's engine
  * rebuilds.
@@ -98,13 +92,6 @@ export function defaultType(record: DoneRecord, format: ExportFormat): StoredTyp
 
 /** Where the dense model lies. */
 const densePath = ({ model, out, record }: ExportOptions): string => model ?? storedPath(out, record.cell.model);
-
-/** The companions in the model's folder; none of a GGUF file or the bundled model. */
-function companionFiles(path: string): Record<string, Uint8Array> {
-  if (kindOfPath(path) !== "folder") return {};
-  const names = [...Deno.readDirSync(path)].filter(({ name, isDirectory }) => !isDirectory && COMPANION.test(name));
-  return Object.fromEntries(names.map(({ name }) => [name, Deno.readFileSync(join(path, name))]));
-}
 
 /** The tokenizer's definition with the chat template, which newer folders keep in a file. */
 function withTemplate(definition: TokenizerDefinition, files: Record<string, Uint8Array>): TokenizerDefinition {

@@ -9,12 +9,12 @@ import { join } from "node:path";
 import { unknownName, UsageError } from "../../core/util/errors.ts";
 import { entry } from "../../core/util/indexing.ts";
 import type { DataSource } from "../../datasets/define.ts";
-import { FEWSHOT_SPLIT, fewshotFiles } from "../../datasets/fewshot.ts";
+import { FEWSHOT_SPLIT } from "../../datasets/fewshot.ts";
 import { hubSettings } from "../../datasets/hub_cache.ts";
 import { fileTask, selectTasks } from "../../datasets/lm_eval/task_files.ts";
 import { corpora, getCorpus, getTask, tasks } from "../../datasets/mod.ts";
 import { parseStrictly } from "../configuration/flags.ts";
-import type { Command } from "./command.ts";
+import { type Command, explainEnd } from "./command.ts";
 import { denoRun } from "../../core/util/deno_run.ts";
 
 const HELP = `Downloads data sets from the Hugging Face Hub into the cache that Python's libraries share.
@@ -59,7 +59,7 @@ export function wantedSplits(names: readonly string[]): WantedSplit[] {
     if (!source.hub) throw new UsageError(`"${id}" comes with this program: there is nothing to download`);
     if (isTask) {
       const task = getTask(id);
-      if (split === FEWSHOT_SPLIT) return [{ source, split, exact: fewshotFiles(id) }];
+      if (split === FEWSHOT_SPLIT) return [{ source, split, exact: [`${id}-${split}.jsonl`] }];
       if (split !== undefined && split !== task.split) {
         throw new UsageError(
           `Task "${id}" has no split "${split}" to fetch: use ${task.split}, or ${FEWSHOT_SPLIT} for few-shot examples`,
@@ -106,12 +106,4 @@ async function fetchAll(args: string[]): Promise<void> {
   }
 }
 
-if (import.meta.main) {
-  try {
-    await fetchAll(Deno.args);
-  } catch (error) {
-    if (!(error instanceof UsageError)) throw error;
-    console.error(error.message);
-    Deno.exit(2);
-  }
-}
+if (import.meta.main) await fetchAll(Deno.args).catch((error) => Deno.exit(explainEnd(error)));

@@ -63,7 +63,7 @@ const LISTS: Record<string, () => string | Promise<string>> = {
       "",
       "Corpora (--perplexity, --calibration):",
       ...[...corpora.values()].map((corpus) =>
-        listed(corpus, [...entry(corpus.splits, corpus.evaluationSplit), ...corpus.wholeFiles])
+        listed(corpus, [...entry(corpus.splits, corpus.evaluationSplit), ...corpus.wholeFiles ?? []])
       ),
     ].join("\n");
   },

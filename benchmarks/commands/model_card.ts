@@ -4,6 +4,7 @@
  */
 import type { StoredType } from "../../core/formats/quantize.ts";
 import type { DoneRecord } from "../../core/schema/schema.ts";
+import { BUDGET_WORDS } from "../../reports/budget.ts";
 import { askedResults } from "../records/measured.ts";
 import { baseName, capitalised, count, level, percent, withSpread } from "../../reports/format.ts";
 import type { Family } from "../../models/families/family.ts";
@@ -48,7 +49,7 @@ export function exportTitle({ cell: { model, method, sparsity } }: DoneRecord): 
 
 function madeSection({ record }: CardContent): string[] {
   const { cell, weights, calibrationData, environment: { commit }, size } = record;
-  const target = `target ${level(cell.sparsity)}`;
+  const target = `target ${level(cell.sparsity)} of the ${BUDGET_WORDS[cell.budget ?? "parameters"].long}`;
   const removed = `${percent(size.sparsityOfPrunable, 2)} % of the prunable parameters (${target})`;
   const facts = settingsOf({ cell, runs: [record] }).filter(({ name }) => !name.startsWith("examples"));
   return [

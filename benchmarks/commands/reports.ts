@@ -25,10 +25,8 @@ export const sectionsOf = (records: readonly CellRecord[]): Section[] => buildSe
  * @param order Ids of methods in an order of their own; that of their definitions when absent. */
 export function reportOf(records: readonly CellRecord[], title: string, order?: readonly string[]): ReportDocument {
   const known = definitions();
-  const displays = new Map(
-    [...known.displays].map(([id, display]) => [id, order ? { ...display, order: order.indexOf(id) } : display]),
-  );
-  return buildDocument(records, title, { ...known, displays });
+  const asked = order && new Map(order.map((id, i) => [id, { ...known.displays.get(id), order: i }]));
+  return buildDocument(records, title, asked ? { ...known, displays: asked } : known);
 }
 
 /** Options of {@linkcode writeReport}. */

@@ -138,10 +138,10 @@ export async function timeCells(dir: string, flags: Flags): Promise<void> {
   const dtype = textFlag(flags, "dtype");
   const type = dtype === undefined ? "F32" : choiceOf("dtype", dtype, STORED_TYPES);
   const model = textFlag(flags, "model");
-  const choice = first.cell.throughput ?? throughputChoiceSchema.parse({});
+  const choice = { ...first.cell.throughput ?? throughputChoiceSchema.parse({}), batch: 1 };
   const labels = cellLabels(done);
   const isDense = ({ cell }: DoneRecord) => cell.method === null;
-  const engine = await startEngine(name, { device: "cpu" });
+  const engine = await startEngine(name, { device: "cpu", arithmetic: first.cell.arithmetic });
   const peer = await startLlamaCpp();
   const session = { engine, peer, choice };
   await withTempFolder(async (folder) => {

@@ -108,7 +108,6 @@ export interface StrictOptions {
   /** Strings that may be given several times: always an array. */
   collect?: readonly string[];
   negatable?: readonly string[];
-  default?: Record<string, unknown>;
   /** How many positional arguments are allowed; 0 by default. */
   positional?: number;
 }
@@ -131,7 +130,6 @@ export function flagOptions(
     collect: keys.filter((key) => FLAGS[key].many).map(flagName),
     boolean: [...switches, ...boolean],
     negatable: switches,
-    default: Object.fromEntries(switches.map((name) => [name, undefined])),
     positional,
   };
 }
@@ -165,7 +163,7 @@ export function parseStrictly(argv: string[], options: StrictOptions = {}): Reco
     collect: [...options.collect ?? []],
     negatable: [...negatable],
     alias: { h: "help" },
-    default: options.default ?? {},
+    default: Object.fromEntries(negatable.map((name) => [name, undefined])),
     unknown: (arg: string, key?: string) => {
       if (key === undefined) {
         if (++seen > positional) throw new UsageError(`Unexpected argument "${arg}": see --help`);

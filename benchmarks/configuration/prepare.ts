@@ -109,12 +109,12 @@ export async function prepareRun(
     ...isTime(checked.budget) && { throughput: checked.throughput ?? throughputChoiceSchema.parse({}) },
   };
   checkResultNames(config);
+  const data = await hashData(config, asked.calibration === undefined);
+  await checkLearnedTexts(config, data, dense.tokenizer);
   const { here, latency } = await findTimes(config, dense, { ...devices, probe, elsewhere, planned, note });
   const isMeasured = latency !== undefined || !isTime(checked.budget);
   const resource = isMeasured ? resourceOf(config.budget, latency) : PARAMETERS;
   checkAgainstModel(config, dense.model, resource);
-  const data = await hashData(config, asked.calibration === undefined);
-  await checkLearnedTexts(config, data, dense.tokenizer);
   const fingerprint = { weights: dense.origin.sha256, tokenizer: dense.tokenizer?.sha256 ?? "", data };
   const { checkpoints } = dense;
   const cells = expandCells(config, {
@@ -194,7 +194,7 @@ interface DenseModel {
 }
 
 async function openDense(
-  { model: path, checkpoints: paths = [], sparsity }: RunConfig,
+  { model: path, checkpoints: paths = [], sparsity, budget }: RunConfig,
   planned: boolean,
 ): Promise<DenseModel> {
   if (planned && paths.length === 0 && isShapeOnly(path)) {
@@ -203,7 +203,7 @@ async function openDense(
   const opened = await openModel(path);
   const { source, tokenizer } = opened;
   try {
-    const checkpoints = await findCheckpoints(paths, opened, sparsity);
+    const checkpoints = await findCheckpoints(paths, opened, budget === "parameters" ? sparsity : []);
     const { dtypes, sha256 } = source.origin;
     return { model: source.config, origin: { dtypes, sha256 }, tokenizer, checkpoints };
   } finally {
@@ -289,7 +289,12 @@ function chooseForm(
     );
   }
   if (weights) return weights;
-  const before = decoderOps === false ? undefined : readRunFile(out);
+  const before = readRunFile(out);
+  if (decoderOps === false && before?.config.weights === "stored") {
+    throw new UsageError(
+      `"${out}" was started with weights in 16 bits, and engine "${engine}" holds only f32 here: give another --out`,
+    );
+  }
   return before || (isOn(recover) || isOn(compensate) || isTime(budget)) && arithmetic === "exact"
     ? before?.config.weights ?? "f32"
     : usualForm({ origin }, { decoderOps: decoderOps ?? false, arithmetic });

@@ -7,7 +7,8 @@ import { isObject } from "../../core/util/canonical_json.ts";
 import { FileFormatError, UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
 import { describeIssue } from "../../core/util/issues.ts";
-import { type RunConfig, runConfigSchema } from "../../core/schema/schema.ts";
+import { type Budget, type RunConfig, runConfigSchema } from "../../core/schema/schema.ts";
+import { isTime } from "../../models/latency.ts";
 import { type ConfigSource, flagName, FLAGS } from "./flags.ts";
 
 /** Switches as YAML 1.1 writes them, which PyYAML reads. */
@@ -82,14 +83,18 @@ function knownKeys(path: readonly PropertyKey[]): string[] {
 
 const NO_METHODS = "No methods given: use --methods, --method-file or --checkpoints";
 
-/** Merges `sources` and checks the result: later ones override whole keys, and single keys of `training`. `out` defaults
+/** Merges `sources` and checks the result: later ones override whole keys, and single keys of `training` and `throughput`. `out` defaults
  * to `results/NAME`.
  * @throws {UsageError} that lists every problem with its place. */
 export function resolveConfig(sources: readonly ConfigSource[]): RunConfig {
   const given = sources.map((source) => source.values);
   const values: Record<string, unknown> = Object.assign({}, ...given);
-  const trainings = given.flatMap(({ training }) => training === undefined ? [] : [training]);
-  if (trainings.length > 0 && trainings.every(isObject)) values.training = Object.assign({}, ...trainings);
+  for (const key of ["training", "throughput"]) {
+    const parts = given.map((source) => source[key]).filter((part) => part !== undefined);
+    // A budget in time is measured as the file says, also with --no-throughput.
+    const isUsed = values[key] !== undefined || key === "throughput" && isTime(values.budget as Budget);
+    if (isUsed && parts.length > 0 && parts.every(isObject)) values[key] = Object.assign({}, ...parts);
+  }
   values.out ??= `results/${typeof values.name === "string" ? values.name : "run"}`;
   if (values.methodFile !== undefined || values.checkpoints !== undefined) values.methods ??= [];
   const parsed = runConfigSchema.safeParse(values);

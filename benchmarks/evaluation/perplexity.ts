@@ -123,6 +123,9 @@ async function wholeDocuments(
   const words = sum(scored.map((one) => one.words));
   const bytes = sum(scored.map((one) => one.bytes));
   const wordPerplexity = Math.exp(nll / words);
+  if (wordPerplexity === Infinity && Number.isFinite(nll)) {
+    throw new UsageError(`"${corpus.id}" has too few spaces for perplexity per word: use protocol a or b`);
+  }
   return {
     tokens,
     windows: documents.length,

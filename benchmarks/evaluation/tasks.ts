@@ -157,7 +157,9 @@ export async function measureTask(
           scored.map((one) => exampleMetric(name, type, one)).join(""),
         ]),
       ),
-      chance: type === "multiple_choice" ? mean(examples.map(({ choices }) => 1 / choices.length)) : 0,
+      chance: type === "multiple_choice"
+        ? mean(examples.map(({ choices, golds = [0] }) => new Set(golds).size / choices.length))
+        : 0,
       batchTokens: scorer.batchTokens(),
       seconds: (performance.now() - start) / 1000,
     },

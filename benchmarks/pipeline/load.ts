@@ -2,6 +2,7 @@
  *
  * @module
  */
+import { join } from "node:path";
 import { currentEngine, type EngineOptions, startBestEngine, startEngine } from "../../core/engine/engine.ts";
 import type { KnownHash } from "../../core/formats/ranged_file.ts";
 import type { FloatDtype } from "../../core/formats/safetensors.ts";
@@ -63,12 +64,26 @@ export async function load(
   }
 }
 
+/** Files of a model folder that go with every copy of the model: settings, chat template, licences. */
+const COMPANION = new RegExp(
+  "^(generation_config\\.json|special_tokens_map\\.json|chat_template\\.jinja|tokenizer\\.model|" +
+    "(LICEN[CS]E|NOTICE|USE_POLICY)(\\..*)?)$",
+  "i",
+);
+
+/** The companions in the model's folder; none of a GGUF file or the bundled model. */
+export function companionFiles(path: string): Record<string, Uint8Array> {
+  if (kindOfPath(path) !== "folder") return {};
+  const names = [...Deno.readDirSync(path)].filter(({ name, isDirectory }) => !isDirectory && COMPANION.test(name));
+  return Object.fromEntries(names.map(({ name }) => [name, Deno.readFileSync(join(path, name))]));
+}
+
 /** Writes a model as a folder that transformers and this program load; the folder around it must exist. All weights are
  * in host memory at once.
  * @throws {UsageError} when `to` is there and no empty folder, or layers have unequal widths without `pad`, which
  * fills them up with zeros. */
 export async function save(
-  { model, tokenizerDefinition }: Pick<LoadedModel, "model" | "tokenizerDefinition">,
+  { model, tokenizerDefinition, source: dense }: Pick<LoadedModel, "model" | "tokenizerDefinition" | "source">,
   to: string,
   { dtype = "F32", pad = false }: { dtype?: FloatDtype; pad?: boolean } = {},
 ): Promise<void> {
@@ -77,7 +92,8 @@ export async function save(
     throw new UsageError(`"${to}" exists and is not an empty folder: remove it or choose another`);
   }
   const source = memorySource(model.config, await hostTensors(model));
-  exportHfFolder(pad ? paddedSource(source) : source, { to, dtype, tokenizer: tokenizerDefinition });
+  const files = companionFiles(dense.origin.path);
+  exportHfFolder(pad ? paddedSource(source) : source, { to, dtype, tokenizer: tokenizerDefinition, files });
 }
 
 /** Frees a model's memory on the device. */

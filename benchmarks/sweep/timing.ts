@@ -4,6 +4,7 @@
  * @module
  */
 import { canonicalJson } from "../../core/util/canonical_json.ts";
+import { at } from "../../core/util/indexing.ts";
 import type { NamedCell } from "../../core/schema/cell_names.ts";
 import type { DoneRecord, ThroughputResult } from "../../core/schema/schema.ts";
 import type { Executor, ExecutorContext } from "./executor.ts";
@@ -25,7 +26,11 @@ function shapeOf({ cell, size, changedWeights }: DoneRecord): string {
   return canonicalJson({ engine, ...arithmetic && { arithmetic }, layers, hidden, parameters, ...form });
 }
 
-/** Times models of finished cells that lack throughput: the first of each shape; the others reuse its results. A cell
+/** Whether the cell's model can be had again. */
+const isKept = ({ record: { changedWeights, rebuild, storedWeights, cell } }: Finished) =>
+  !changedWeights || rebuild || storedWeights || cell.checkpoint;
+
+/** Times models of finished cells that lack throughput: the first of each shape that was kept; the others reuse its results. A cell
  * whose timing fails keeps its record. `begin` gets the number of timed models, unless it is 0. */
 export async function timeModels(
   executor: Executor,
@@ -40,7 +45,7 @@ export async function timeModels(
   const lacking = ({ named, record }: Finished) =>
     missingMeasurements(named.cell, record, data).throughput !== undefined;
   const groups = [...Map.groupBy(finished, ({ record }) => shapeOf(record)).values()];
-  const toTime = groups.flatMap((group) => group.every(lacking) ? group.slice(0, 1) : []);
+  const toTime = groups.flatMap((group) => group.every(lacking) ? [group.find(isKept) ?? at(group, 0)] : []);
   // A record's seconds are the sum over all its processes.
   const before = new Map(toTime.map(({ named, record }) => [named.id, record.timings.throughputS ?? 0]));
   if (toTime.length > 0) {

@@ -67,7 +67,7 @@ export function readTokenizerDefinition(folder: string): TokenizerDefinition {
   };
 }
 
-/** Id of the token the configuration names under `key` (a string, or an object with `content`). */
+/** Id of the token the configuration names under `key`: a string, or an object with `content`; `null` for none. */
 function configuredId(
   config: JsonObject,
   key: string,
@@ -75,6 +75,7 @@ function configuredId(
   fallback: number | null = null,
 ): number | null {
   const entry = config[key];
+  if (entry === null) return null;
   const text = typeof entry === "object" && entry !== null ? (entry as JsonObject).content : entry;
   return typeof text === "string" ? vocabulary.get(text) ?? fallback : fallback;
 }

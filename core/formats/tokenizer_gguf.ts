@@ -19,17 +19,19 @@ const byteLevel = (useRegex: boolean) => ({
 });
 const sequence = (...pretokenizers: JsonObject[]): JsonObject => ({ type: "Sequence", pretokenizers });
 
+/** Llama 3's pattern, with so many digits in a piece. */
+const wordsWith = (digits: string) =>
+  `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}${digits}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|` +
+  "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+const singleDigits = sequence({ type: "Digits", individual_digits: true }, byteLevel(true));
+
 /** Splitting step of each supported `tokenizer.ggml.pre`, from the models' `tokenizer.json`; `default` from llama.cpp
  * (`llama-vocab.cpp`). */
 export const PRE_TOKENIZERS: Record<string, JsonObject> = {
-  "llama-bpe": sequence(
-    isolate(
-      "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" +
-        "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
-    ),
-    byteLevel(false),
-  ),
-  "smollm": sequence({ type: "Digits", individual_digits: true }, byteLevel(true)),
+  "llama-bpe": sequence(isolate(wordsWith("{1,3}")), byteLevel(false)),
+  "qwen2": sequence(isolate(wordsWith("")), byteLevel(false)),
+  "smollm": singleDigits,
+  "refact": singleDigits, // Granite's
   "gpt-2": byteLevel(true),
   "default": sequence(
     isolate("[\\p{P}\\$\\+<=>\\^~\\|]+"),
@@ -39,6 +41,9 @@ export const PRE_TOKENIZERS: Record<string, JsonObject> = {
     byteLevel(false),
   ),
 };
+
+/** The normalizer of a supported `tokenizer.ggml.pre`: Qwen composes characters, which llama.cpp leaves out. */
+export const normalizerOf = (pre: string): JsonObject | null => pre === "qwen2" ? { type: "NFC" } : null;
 
 const shown = (value: GgufValue | undefined) => typeof value === "string" ? `"${value.slice(0, 80)}"` : "(none)";
 
@@ -183,7 +188,7 @@ function byteLevelModel(vocabulary: Vocabulary, file: GgufMetadata): JsonObject 
   }
   if (!vocabulary.merges) throw new FileFormatError(file.path, `has no metadata "tokenizer.ggml.merges"`);
   return {
-    normalizer: null,
+    normalizer: normalizerOf(pre),
     pre_tokenizer: PRE_TOKENIZERS[pre],
     decoder: { type: "ByteLevel", add_prefix_space: true, trim_offsets: true, use_regex: true },
     model: bpeModel({

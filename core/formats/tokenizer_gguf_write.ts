@@ -8,8 +8,14 @@ import { UsageError } from "../util/errors.ts";
 import type { GgufValue } from "./gguf.ts";
 import type { GgufEntry } from "./gguf_write.ts";
 import type { Tokenizer, TokenizerDefinition } from "./tokenizer.ts";
-import { ggufTokenizerDefinition, PRE_TOKENIZERS, TOKEN_TYPE } from "./tokenizer_gguf.ts";
-import { type JsonObject, type PreparedTokenizer, prepareForLibrary, SPACE_MARK } from "./tokenizer_library.ts";
+import { ggufTokenizerDefinition, normalizerOf, PRE_TOKENIZERS, TOKEN_TYPE } from "./tokenizer_gguf.ts";
+import {
+  type JsonObject,
+  type PreparedTokenizer,
+  prepareForLibrary,
+  SPACE_MARK,
+  splitsNowhere,
+} from "./tokenizer_library.ts";
 
 const WHAT = "the tokenizer";
 
@@ -29,25 +35,26 @@ function preparedSteps(preTokenizer: unknown): string {
 
 /** `tokenizer.ggml.pre` of a byte-level tokenizer. */
 function preName({ json }: PreparedTokenizer, { tokenizer }: TokenizerDefinition): string {
-  if (json.normalizer !== null) refuse(`normalises text (${JSON.stringify(asObject(json.normalizer).type)})`);
   const steps = preparedSteps(tokenizer.pre_tokenizer);
   const ignoresMerges = asObject(json.model).ignore_merges === true;
   for (const [name, preTokenizer] of Object.entries(PRE_TOKENIZERS)) {
-    // In llama.cpp this setting depends on the name.
-    if (preparedSteps(preTokenizer) === steps && ignoresMerges === (name === "llama-bpe")) return name;
+    // In llama.cpp these settings depend on the name.
+    const isNamed = ignoresMerges === (name === "llama-bpe") && isDeepStrictEqual(json.normalizer, normalizerOf(name));
+    if (isNamed && preparedSteps(preTokenizer) === steps) return name;
   }
-  return refuse(`splits text in another way than ${Object.keys(PRE_TOKENIZERS).join(", ")}`);
+  return refuse(`normalises or splits text in another way than ${Object.keys(PRE_TOKENIZERS).join(", ")}`);
 }
 
 /** Whether a SentencePiece tokenizer puts a space before the text: a normalizer in older files, a `Metaspace` in newer
  * ones. */
-function addsSpacePrefix({ tokenizer: { normalizer, pre_tokenizer: preTokenizer } }: TokenizerDefinition): boolean {
+function addsSpacePrefix({ tokenizer }: TokenizerDefinition): boolean {
+  const { normalizer, pre_tokenizer: preTokenizer } = tokenizer;
   const marks = { type: "Replace", pattern: { String: " " }, content: SPACE_MARK };
   const matches = (steps: JsonObject[]) => {
     const inner = asObject(normalizer).type === "Sequence" ? asObject(normalizer).normalizers : [normalizer];
     return JSON.stringify(inner) === JSON.stringify(steps);
   };
-  if (preTokenizer === null || preTokenizer === undefined) {
+  if (preTokenizer === null || preTokenizer === undefined || splitsNowhere(tokenizer)) {
     if (matches([{ type: "Prepend", prepend: SPACE_MARK }, marks])) return true;
     if (matches([marks])) return false;
   } else if (normalizer === null || normalizer === undefined) {

@@ -86,6 +86,13 @@ function rewriteMetaspace(step: JsonObject): JsonObject[] {
   return [metaspace, isolate(`${escapePattern(mark)}[^${escapePattern(mark)}]*`)];
 }
 
+/** Whether a tokenizer splits only at spaces, which its normalizer has replaced by marks, as Gemma's: it does nothing. */
+export function splitsNowhere({ normalizer, pre_tokenizer: split }: JsonObject): boolean {
+  const atSpace = (step: unknown, type: string): step is JsonObject =>
+    isObject(step) && step.type === type && isObject(step.pattern) && step.pattern.String === " ";
+  return atSpace(normalizer, "Replace") && normalizer.content === SPACE_MARK && atSpace(split, "Split");
+}
+
 const ASCII_PUNCTUATION = "!-/:-@\\[-`\\{-~";
 
 function rewritePreTokenizer(step: unknown, context: Context, depth = 0): JsonObject[] {
@@ -264,7 +271,7 @@ export function prepareForLibrary(json: JsonObject, path: string, vocabularyLimi
   checkSteps(json.normalizer, "normalizer", "normalizers", NORMALIZERS, context);
   checkSteps(json.decoder, "decoder", "decoders", DECODERS, context);
   checkSteps(json.post_processor, "post_processor", "processors", POST_PROCESSORS, context);
-  const steps = rewritePreTokenizer(json.pre_tokenizer, context);
+  const steps = splitsNowhere(json) ? [] : rewritePreTokenizer(json.pre_tokenizer, context);
   const vocabulary = readVocabulary(model, context);
   const merges = model.type === "BPE" ? readMerges(model, context) : [];
   for (const [token, id] of vocabulary) {

@@ -5,7 +5,7 @@
  * @module
  */
 import { z } from "zod";
-import { choicesAfter, defineCorpus, defineTask, type Task } from "../define.ts";
+import { choicesAfter, type Corpus, defineTask, type Task } from "../define.ts";
 
 const shared = {
   source: "made for this project by its own generator, datasets/tiny_world",
@@ -14,7 +14,7 @@ const shared = {
 } as const;
 
 /** Little stories and descriptions of one small world. */
-export const tinyWorld = defineCorpus({
+export const tinyWorld: Corpus = {
   ...shared,
   id: "tiny-world",
   summary: "Tiny world: little stories about one small valley, for the bundled model",
@@ -30,7 +30,7 @@ export const tinyWorld = defineCorpus({
   joiner: "\n\n",
   calibrationJoiner: "\n\n",
   documents: (texts) => [...texts],
-});
+};
 
 const question = z.looseObject({
   context: z.string(),

@@ -21,7 +21,8 @@
  *
  * `variant: choice`: m = exp(a), a the scores that are learned. Gates are 0 and 1, the rank is a, which starts from
  * calibration data (`importance.ts`). `variant: paper`: m starts at 1 and is the gate itself; |m| is the rank, which
- * from a cold start chooses nearly at random. The paper's constants are not public.
+ * from a cold start chooses nearly at random. With `recover: none` the masks' values are dropped. The paper's constants
+ * are not public.
  *
  * Cost: `steps` forward and backward passes and one more per calibration sequence. Deviations: `variant: choice`;
  * widths and duals are normalised; the loss is the run's; m moves by momentum over the layer's root mean square
@@ -125,14 +126,17 @@ interface UnitMasks {
   closed: number[];
 }
 
+/** Masks of scores; in f32, exp has finite values and logarithms up to here. */
+const masksOf = (scores: Float32Array) => scores.map((score) => Math.exp(Math.max(-80, Math.min(80, score))));
+
 /** What differs between the variants. */
 const VARIANTS = {
   choice: {
     start: (scores: Float64Array) => Float32Array.from(scores),
     rank: (scores: Float32Array) => scores,
-    masks: (scores: Float32Array) => scores.map(Math.exp),
+    masks: masksOf,
     gates: (own: UnitMasks) => openUnits(own),
-    prox: (scores: Float32Array, closed: number[], y: number) => shrink(scores.map(Math.exp), closed, y).map(Math.log),
+    prox: (scores: Float32Array, closed: number[], y: number) => shrink(masksOf(scores), closed, y).map(Math.log),
   },
   paper: {
     start: ({ length }: Float64Array) => new Float32Array(length).fill(1),

@@ -124,6 +124,10 @@ Deno.test("resolveConfig() lets flags override the file, and --no-throughput dro
   const config = flags("--limit", "7", "--no-throughput", "--training", "batch=3");
   assertEquals([config.limit, config.training?.steps, config.training?.batch], [7, 7, 3]);
   assertEquals(config.throughput, undefined);
+  const timed = yamlSource(`${MINIMAL}throughput: { repeats: 15 }\nbudget: decode-ms\n`, "a.yaml");
+  for (const flag of ["--throughput", "--no-throughput"]) {
+    assertEquals(resolveConfig([timed, parseFlags([flag]).source]).throughput?.repeats, 15);
+  }
   assertEquals(config.methods, [{ id: "random", options: {} }]);
 });
 

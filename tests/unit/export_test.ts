@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertNotEquals, assertRejects, assertThrows } from "@std/assert";
 import { join } from "node:path";
-import { type LoadedModel, save } from "../../benchmarks/pipeline/load.ts";
+import { companionFiles, type LoadedModel, save } from "../../benchmarks/pipeline/load.ts";
 import { take } from "../support/values.ts";
 import { at } from "../../core/util/indexing.ts";
 import { UsageError } from "../../core/util/errors.ts";
@@ -265,7 +265,7 @@ Deno.test("ggufTokenizerMetadata() refuses what GGUF cannot describe, and says w
   });
   const merges = [["t", "h"], ["▁", "t"], ["▁", "th"], ["▁th", "e"], ["a", "t"]];
   const cases: [TokenizerDefinition, string][] = [
-    [change(byteLevelDefinition(), { normalizer: { type: "NFC" } }), `normalises text ("NFC")`],
+    [change(byteLevelDefinition(), { normalizer: { type: "NFC" } }), `normalises or splits text in another way`],
     [change(byteLevelDefinition(), { pre_tokenizer: { type: "Whitespace" } }), "in another way than llama-bpe"],
     [change(byteLevelDefinition(), { decoder: { type: "Fuse" } }), "is neither byte-level nor has byte fallback"],
     [change(byteLevelDefinition(), {}, { type: "WordLevel", unk_token: "<s>" }), `is of type "WordLevel"`],
@@ -286,4 +286,6 @@ folderTest("save() replaces nothing but an empty folder", async (folder) => {
     await assertRejects(() => save({} as LoadedModel, place), UsageError, `"${place}" exists and is not an empty`);
   }
   assertEquals(Deno.readTextFileSync(notes), "precious");
+  Deno.writeTextFileSync(join(folder, "generation_config.json"), "{}");
+  assertEquals(Object.keys(companionFiles(folder)), ["generation_config.json"]);
 });

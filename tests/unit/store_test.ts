@@ -24,6 +24,7 @@ import {
   unpackUnits,
   writeRecord,
 } from "../../benchmarks/records/store.ts";
+import { missingMeasurements } from "../../benchmarks/records/measured.ts";
 import { FileFormatError, UsageError } from "../../core/util/errors.ts";
 import { folderTest } from "../support/weights_fixture.ts";
 import { type FailedRecord, SCHEMA_VERSION } from "../../core/schema/schema.ts";
@@ -263,4 +264,16 @@ Deno.test("environmentsWith() keeps the first environment and adds others once",
   const both = { environment: first, laterEnvironments: [second] };
   assertEquals(environmentsWith(second, { environment: first }), both);
   assertEquals(environmentsWith({ ...second }, both), both);
+});
+
+Deno.test("missingMeasurements() knows a user's text by its contents and field", () => {
+  const record = doneRecord();
+  const [first] = record.perplexity;
+  record.perplexity = [{ ...first!, corpus: "file:old/d.jsonl#a" }];
+  const missing = (corpus: string) => {
+    const { protocol, windowTokens, maxWindows, dataset: { split, sha256 } } = first!;
+    const perplexity = [{ corpus, split, protocol, windowTokens, maxWindows }];
+    return missingMeasurements({ ...record.cell, perplexity }, record, { [`perplexity ${corpus}/${split}`]: sha256 });
+  };
+  assertEquals(["a", "b"].map((field) => missing(`file:d.jsonl#${field}`).perplexity.length), [0, 1]);
 });

@@ -4,7 +4,7 @@
 
 `byteLevel`: a byte-level BPE vocabulary with the splitting step of each supported `tokenizer.ggml.pre`; ids from Hugging
 Face's `tokenizers`. `sentencePiece`: a BPE model with byte fallback as LLaMA has; ids from `sentencepiece` itself.
-`metaspace`: a Unigram vocabulary; ids from `tokenizers`.
+`metaspace`: a Unigram vocabulary; ids from `tokenizers`. `gemma`: BPE after a normalizer that marks spaces.
 """
 
 import json
@@ -12,7 +12,7 @@ import pathlib
 import tempfile
 
 import sentencepiece
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 CORPUS = """The capital of France is Paris, and the capital of Italy is Rome. It's 1987; they've 3456 items there.
 She said that the other children were there, weren't they? We'll see them in the morning, then the evening.
@@ -53,6 +53,7 @@ PRE_TOKENIZERS = {
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     ),
     "llama-bpe": pre_tokenizers.Sequence([split(LLAMA3), PLAIN_BYTES]),
+    "qwen2": pre_tokenizers.Sequence([split(LLAMA3.replace("{1,3}", "")), PLAIN_BYTES]),
     "gpt-2": pre_tokenizers.ByteLevel(add_prefix_space=False),
     # llama.cpp's list, each pattern applied to the pieces the one before left.
     "default": pre_tokenizers.Sequence(
@@ -86,10 +87,12 @@ def byte_level():
     pre, other = {}, []
     for name, step in PRE_TOKENIZERS.items():
         tokenizer.pre_tokenizer = step
+        tokenizer.normalizer = normalizers.NFC() if name == "qwen2" else normalizers.Sequence([])
         # Models with this step take a whole word from the vocabulary without merging.
         tokenizer.model.ignore_merges = name == "llama-bpe"
         pre[name] = [tokenizer.encode(text).ids for text in TEXTS]
     tokenizer.model.ignore_merges = False
+    tokenizer.normalizer = normalizers.Sequence([])
     for name, step in OTHER_STEPS.items():
         tokenizer.pre_tokenizer = step
         other.append(
@@ -146,6 +149,23 @@ def metaspace():
     return cases
 
 
+def gemma():
+    """A BPE vocabulary with the steps that transformers' GemmaConverter writes."""
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Replace(" ", "\u2581")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
+    special = ["<unk>"] + [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=special)
+    tokenizer.train_from_iterator(CORPUS.replace("\n", " ").split(". "), trainer)
+    definition = json.loads(tokenizer.to_str())
+    # Bytes are ordinary entries of Gemma's vocabulary.
+    definition["added_tokens"] = definition["added_tokens"][:1]
+    tokenizer = Tokenizer.from_str(json.dumps(definition))
+    ids = [tokenizer.encode(text).ids for text in TEXTS]
+    return {"definition": definition, "ids": ids, "texts": [tokenizer.decode(one) for one in ids]}
+
+
 def main():
     golden = {
         "madeWith": "tools/goldens/make_tokenizer_golden.py, tokenizers 0.23.3, sentencepiece 0.2.3",
@@ -153,6 +173,7 @@ def main():
         "byteLevel": byte_level(),
         "sentencePiece": sentence_piece(),
         "metaspace": metaspace(),
+        "gemma": gemma(),
     }
     path = pathlib.Path(__file__).parents[2] / "tests" / "golden" / "tokenizer.json"
     path.write_text(json.dumps(golden) + "\n")

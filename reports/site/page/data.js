@@ -2,8 +2,7 @@
  *
  * @module
  */
-import { paretoFront } from "../../pareto.ts";
-import { unique } from "../../format.ts";
+import { paretoFront, unique } from "../../format.ts";
 
 const { columns, sections, failures, published } = globalThis.BENCH;
 
