@@ -29,6 +29,7 @@ const singleDigits = sequence({ type: "Digits", individual_digits: true }, byteL
  * (`llama-vocab.cpp`). */
 export const PRE_TOKENIZERS: Record<string, JsonObject> = {
   "llama-bpe": sequence(isolate(wordsWith("{1,3}")), byteLevel(false)),
+  "smaug-bpe": sequence(isolate(wordsWith("{1,3}")), byteLevel(false)), // SmolLM3's
   "qwen2": sequence(isolate(wordsWith("")), byteLevel(false)),
   "smollm": singleDigits,
   "refact": singleDigits, // Granite's

@@ -112,7 +112,7 @@ Deno.test("ggufTokenizerDefinition() names what it does not support and what is 
   const cases: [Record<string, GgufValue>, string][] = [
     [{ ...base, model: "t5" }, `tokenizer model "t5" is not supported: must be gpt2 or llama`],
     [{}, `tokenizer model (none) is not supported`],
-    [{ ...base, pre: "falcon" }, `pre-tokenizer "falcon" is not supported: must be llama-bpe, qwen2, smollm`],
+    [{ ...base, pre: "falcon" }, `pre-tokenizer "falcon" is not supported: must be llama-bpe, smaug-bpe, qwen2`],
     [{ ...base, pre: "toString" }, `pre-tokenizer "toString" is not supported`],
     [{ model: "gpt2" }, `has no metadata "tokenizer.ggml.tokens"`],
     [{ ...base, tokens: Int32Array.of(1) }, "must be an array of strings"],

@@ -53,6 +53,7 @@ PRE_TOKENIZERS = {
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     ),
     "llama-bpe": pre_tokenizers.Sequence([split(LLAMA3), PLAIN_BYTES]),
+    "smaug-bpe": pre_tokenizers.Sequence([split(LLAMA3), PLAIN_BYTES]),
     "qwen2": pre_tokenizers.Sequence([split(LLAMA3.replace("{1,3}", "")), PLAIN_BYTES]),
     "gpt-2": pre_tokenizers.ByteLevel(add_prefix_space=False),
     # llama.cpp's list, each pattern applied to the pieces the one before left.
