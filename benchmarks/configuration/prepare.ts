@@ -290,13 +290,14 @@ function chooseForm(
   }
   if (weights) return weights;
   const before = readRunFile(out);
-  if (decoderOps === false && before?.config.weights === "stored") {
+  if (decoderOps === false && before?.engine === engine && before.config.weights === "stored") {
     throw new UsageError(
       `"${out}" was started with weights in 16 bits, and engine "${engine}" holds only f32 here: give another --out`,
     );
   }
-  return before || (isOn(recover) || isOn(compensate) || isTime(budget)) && arithmetic === "exact"
-    ? before?.config.weights ?? "f32"
+  const kept = decoderOps === false ? undefined : before;
+  return kept || (isOn(recover) || isOn(compensate) || isTime(budget)) && arithmetic === "exact"
+    ? kept?.config.weights ?? "f32"
     : usualForm({ origin }, { decoderOps: decoderOps ?? false, arithmetic });
 }
 
