@@ -95,6 +95,7 @@ export const GEMMA3: Family = {
         [GLOBAL]: { rope_type: "default", ...ropeToHf(config.ropeScaling), rope_theta: config.ropeBase },
         [LOCAL]: { rope_type: "default", rope_theta: localOf(config).base },
       },
+      rope_scaling: undefined,
       final_logit_softcapping: null,
       attn_logit_softcapping: null,
     }),
