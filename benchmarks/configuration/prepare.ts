@@ -47,6 +47,8 @@ import {
 } from "./expand.ts";
 import type { Wanted } from "../records/measured.ts";
 import { readRunFile } from "../records/run_file.ts";
+import { runPaths } from "../records/store.ts";
+import { isThere } from "../../core/util/paths.ts";
 import { type ProbedEngine, probeEngine } from "./engine_probe.ts";
 import { checkConditions, latencyTable } from "./latency_table.ts";
 import { loadMethodFile } from "./method_file.ts";
@@ -289,15 +291,13 @@ function chooseForm(
     );
   }
   if (weights) return weights;
-  const before = readRunFile(out);
-  if (decoderOps === false && before?.engine === engine && before.config.weights === "stored") {
-    throw new UsageError(
-      `"${out}" was started with weights in 16 bits, and engine "${engine}" holds only f32 here: give another --out`,
-    );
+  const before = isThere(runPaths(out).run) ? readRunFile(out) : undefined;
+  if (decoderOps === false) {
+    if (before?.engine !== engine || before.config.weights !== "stored") return "f32";
+    throw new UsageError(`"${out}" has weights in 16 bits, and engine "${engine}" only f32 here: give another --out`);
   }
-  const kept = decoderOps === false ? undefined : before;
-  return kept || (isOn(recover) || isOn(compensate) || isTime(budget)) && arithmetic === "exact"
-    ? kept?.config.weights ?? "f32"
+  return before || (isOn(recover) || isOn(compensate) || isTime(budget)) && arithmetic === "exact"
+    ? before?.config.weights ?? "f32"
     : usualForm({ origin }, { decoderOps: decoderOps ?? false, arithmetic });
 }
 

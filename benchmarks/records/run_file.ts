@@ -137,7 +137,7 @@ export function readRunFile(out: string): RunFile | undefined {
   try {
     return runFileSchema.parse(JSON.parse(Deno.readTextFileSync(path)));
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return undefined;
+    if (error instanceof Deno.errors.NotFound) return undefined;
     if (!(error instanceof SyntaxError || error instanceof z.ZodError)) throw error;
     throw new FileFormatError(
       path,
