@@ -1,4 +1,4 @@
-import { type Corpus } from "./define.ts";
+import type { Corpus } from "./define.ts";
 
 /** BookCorpus, one sentence a record: LLM-Pruner's calibration text. Only long enough sentences are used, about one in
  * a hundred for windows of 64 tokens.

@@ -1,4 +1,4 @@
-import { type Corpus } from "./define.ts";
+import type { Corpus } from "./define.ts";
 import { wikitextDetokenise } from "./wikitext2.ts";
 
 /** C4 as SparseGPT and Wanda read it: the first 1100 records of the first validation shard joined by one space, at most

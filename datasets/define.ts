@@ -180,11 +180,14 @@ export const PARTS: Record<string, readonly [from: number, to: number]> = {
   test: [0.9, 1],
 };
 
+/** Usual name of a task's file with the records of a split. */
+export const splitFile = (id: string, split: string): string => `${id}-${split}.jsonl`;
+
 /** A task; `files` defaults to `<id>-<split>.jsonl`, then `<id>.jsonl`. */
 export function defineTask<Schema extends z.ZodType>(
   task: Omit<Task<Schema>, "files"> & { files?: readonly string[] },
 ): Task<Schema> {
-  return { files: [`${task.id}-${task.split}.jsonl`, `${task.id}.jsonl`], ...task };
+  return { files: [splitFile(task.id, task.split), `${task.id}.jsonl`], ...task };
 }
 
 /** Choices that share a context: each text is scored after `context` and one space. */

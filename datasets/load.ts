@@ -16,6 +16,7 @@ import {
   type Example,
   type LoadedTask,
   PARTS,
+  splitFile,
   type Task,
 } from "./define.ts";
 import { FEWSHOT_SPLIT, withFewshot } from "./fewshot.ts";
@@ -128,7 +129,7 @@ export async function loadTask(
   }
   const foundTrain = findSplit(task, places, {
     split: FEWSHOT_SPLIT,
-    names: [`${task.id}-${FEWSHOT_SPLIT}.jsonl`],
+    names: [splitFile(task.id, FEWSHOT_SPLIT)],
     hubSplit: FEWSHOT_SPLIT,
     fetched: `${task.id}/${FEWSHOT_SPLIT}`,
   });

@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { type Corpus } from "./define.ts";
+import type { Corpus } from "./define.ts";
 
 /** Penn Treebank in two variants whose numbers are not comparable: split and joiner differ between papers. */
 function variant(id: string, paper: string, evaluationSplit: string, joiner: string): Corpus {

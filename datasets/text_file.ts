@@ -12,16 +12,15 @@ import type { Corpus } from "./define.ts";
 /** Whether a corpus's name means a file. */
 export const isFileName = (name: string): boolean => name.startsWith("file:");
 
-const PARTS = /^file:(.*?)(?:#([^#/]+))?$/s;
-
-/** The field of its records that a file's text is in. */
-export const fieldOf = (name: string): string => PARTS.exec(name)?.[2] ?? "text";
+/** `path` of a user's file, and the `field` of its records, if the name has one; undefined for another corpus. */
+export const filePlace = (name: string): Partial<Record<"path" | "field", string>> | undefined =>
+  /^file:(?<path>.*?)(?:#(?<field>[^#/]+))?$/s.exec(name)?.groups;
 
 /** The corpus in a file. Plain text is one document. In JSON Lines (`.jsonl`, `.json`, each also `.gz`) and Parquet
  * each record is a document, and an empty line separates two. Calibration draws from all of it.
  * @throws {MissingDataError} when there is no such file. */
 export function fileCorpus(name: string): Corpus {
-  const [, place = ""] = PARTS.exec(name) ?? [];
+  const { path: place = "", field = "text" } = filePlace(name) ?? {};
   const path = resolve(place);
   if (!isFile(path)) throw new MissingDataError(`The text file "${place}" (${name}) does not exist`);
   const isPlain = !/\.(jsonl|json|parquet)(\.gz)?$/.test(path);
@@ -32,7 +31,7 @@ export function fileCorpus(name: string): Corpus {
     source: "a file of the user's",
     licence: "not stated",
     folder: pathToFileURL(`${dirname(path)}/`),
-    textField: fieldOf(name),
+    textField: field,
     splits: { all: [basename(path)] },
     evaluationSplit: "all",
     calibrationSplit: "all",

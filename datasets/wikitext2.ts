@@ -3,7 +3,7 @@
  * @module
  */
 import { PYTHON_SPACE, replaceEach, strip } from "../core/util/python_text.ts";
-import { type Corpus } from "./define.ts";
+import type { Corpus } from "./define.ts";
 
 /** Whether a line is the title of an article (` = Title = `) and not of a section (` = = Title = = `). */
 function isTitle(line: string): boolean {

@@ -48,7 +48,8 @@ import { COLUMN_METRICS, columnScores, scoresOfColumns } from "./_shared/scoring
 
 const options = z.strictObject({
   structure: z.enum(["AL-AM", "AL-MM", "UL-MM", "UL-UM"]).default("AL-AM").describe(
-    "across layers: uniform (UL) or adaptive (AL); across attention and FFN: uniform (UM), manual (MM) or adaptive (AM). UL-MM is the same as UL-UM here",
+    "across layers: uniform (UL) or adaptive (AL); across attention and FFN: uniform (UM), manual (MM) or adaptive " +
+      "(AM). UL-MM is the same as UL-UM here",
   ),
   metric: z.enum(COLUMN_METRICS).default("WIFV").describe(
     "weighted input feature variance, weighted input feature norm, or input feature variance",

@@ -13,9 +13,9 @@
  *
  * Deviations: 14 steps by default. All layers have the same widths after each step. `uniform=false` is the paper's one
  * ranking, which leaves the first tenth of the layers and the last layer whole as long as the others hold enough. Steps
- * count what the run's budget counts, where the authors count units. With grouped queries, groups are removed with their
- * keys and values, which the authors keep; they divide a query head's sum by 4 K D. One unit of each type stays in a layer. Beyond 70 %, or 95 % of what these
- * units can give, the last importance ranks.
+ * count what the run's budget counts, where the authors count units. With grouped queries, groups are removed with
+ * their keys and values, which the authors keep; they divide a query head's sum by 4 K D. One unit of each type stays
+ * in a layer. Beyond 70 %, or 95 % of what these units can give, the last importance ranks.
  *
  * @module
  */

@@ -92,9 +92,7 @@ export function fromHfConfig(json: Record<string, unknown>, path: string): Decod
     headSize,
     layers: Array.from({ length: layers }, () => ({ ...shape })),
     tiedHead: members.flag("tie_word_embeddings", defaults.tiedHead),
-    biases: family.hf.biases.flatMap((name): readonly LinearName[] =>
-      isBiasKey(name) ? (members.flag(name) ? BIAS_KEYS[name] : []) : [name]
-    ),
+    biases: biasedMaps(family, (key) => members.flag(key)),
     ropeBase: rope.base,
     ...rope.scaling && { ropeScaling: rope.scaling },
     normEpsilon: members.number("rms_norm_eps", 1e-6),
@@ -105,15 +103,17 @@ export function fromHfConfig(json: Record<string, unknown>, path: string): Decod
   return { ...common, ...family.hf.read?.(members, common) };
 }
 
+/** Maps with a bias, if those of a key `isSet` have one. */
+const biasedMaps = ({ hf }: Pick<Family, "hf">, isSet: (key: string) => boolean): LinearName[] =>
+  hf.biases.flatMap((name) => isBiasKey(name) ? (isSet(name) ? BIAS_KEYS[name] : []) : [name]);
+
 /** The bias keys of `config`.
  * @throws {UsageError} when only some maps of a block have a bias, or maps without one in the family. */
 function biasFlags({ hf, title }: Family, { biases }: DecoderConfig): Record<string, boolean> {
   const flags = Object.fromEntries(
     hf.biases.filter(isBiasKey).map((key) => [key, BIAS_KEYS[key].every((name) => biases.includes(name))]),
   );
-  const said = hf.biases.flatMap((name): readonly LinearName[] =>
-    isBiasKey(name) ? (flags[name] ? BIAS_KEYS[name] : []) : [name]
-  );
+  const said = biasedMaps({ hf }, (key) => flags[key] === true);
   if (biases.some((name) => !said.includes(name)) || said.some((name) => !biases.includes(name))) {
     throw new UsageError(
       `Only ${biases.join(", ") || "none of the maps"} have a bias, which a ${title} config.json cannot describe: ` +

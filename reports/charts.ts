@@ -20,8 +20,9 @@ import type { Column } from "./columns.ts";
 import type { Chart, Spec } from "./document.ts";
 import { boundsOf } from "./estimates.ts";
 import { headlineColumns } from "./findings.ts";
-import { level, paretoFront, unique } from "./format.ts";
+import { level, unique } from "./format.ts";
 import { NEUTRAL, SHAPES } from "./palette.ts";
+import { paretoFront } from "./pareto.ts";
 import type { Row, Section } from "./sections.ts";
 
 /** A row by sparsity or speed (x) and quality (y), with the ends of its bars. */

@@ -16,7 +16,7 @@ const list = (texts: string[]): string[] =>
   texts.length === 0 ? [] : [...texts.map((text) => `- ${escapeMarkdown(text)}`), ""];
 
 /** A table in Markdown; cells must be escaped already. */
-function tableLines(header: string[], numeric: boolean[], body: string[][]): string[] {
+export function tableLines(header: string[], numeric: boolean[], body: string[][]): string[] {
   const line = (cells: string[]) => `| ${cells.join(" | ")} |`;
   return [line(header), line(numeric.map((right) => right ? "---:" : "---")), ...body.map(line), ""];
 }

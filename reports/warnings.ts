@@ -110,11 +110,8 @@ function tokenWords(section: Section): string[] {
     const parts = [...byTokens].sort(([a], [b]) => a - b).map(([tokens, own]) =>
       `${count(Math.round(tokens))} (${listed(own.map(({ label }) => label))})`
     );
-    return parts.length < 2
-      ? ""
-      : `methods trained on unequal numbers of tokens: ${
-        parts.join("; ")
-      }. A method with more tokens has an advantage.`;
+    return parts.length < 2 ? "" : `methods trained on unequal numbers of tokens: ${parts.join("; ")}. ` +
+      "A method with more tokens has an advantage.";
   });
 }
 

@@ -8,7 +8,7 @@
 import { join } from "node:path";
 import { unknownName, UsageError } from "../../core/util/errors.ts";
 import { entry } from "../../core/util/indexing.ts";
-import type { DataSource } from "../../datasets/define.ts";
+import { type DataSource, splitFile } from "../../datasets/define.ts";
 import { FEWSHOT_SPLIT } from "../../datasets/fewshot.ts";
 import { hubSettings } from "../../datasets/hub_cache.ts";
 import { fileTask, selectTasks } from "../../datasets/lm_eval/task_files.ts";
@@ -59,7 +59,7 @@ export function wantedSplits(names: readonly string[]): WantedSplit[] {
     if (!source.hub) throw new UsageError(`"${id}" comes with this program: there is nothing to download`);
     if (isTask) {
       const task = getTask(id);
-      if (split === FEWSHOT_SPLIT) return [{ source, split, exact: [`${id}-${split}.jsonl`] }];
+      if (split === FEWSHOT_SPLIT) return [{ source, split, exact: [splitFile(id, split)] }];
       if (split !== undefined && split !== task.split) {
         throw new UsageError(
           `Task "${id}" has no split "${split}" to fetch: use ${task.split}, or ${FEWSHOT_SPLIT} for few-shot examples`,

@@ -10,6 +10,7 @@ import { baseName, capitalised, count, level, percent, withSpread } from "../../
 import type { Family } from "../../models/families/family.ts";
 import { type Column, type Measurement, measurements } from "../../reports/columns.ts";
 import { settingsOf } from "../../reports/settings.ts";
+import { tableLines } from "../../reports/markdown.ts";
 import { definitions } from "./reports.ts";
 
 /** Kinds of export. */
@@ -37,8 +38,8 @@ export interface CardContent {
 function table(head: string[], rows: string[][]): string[] {
   if (rows.length === 0) return [];
   const isUsed = head.map((_, column) => rows.some((row) => row[column] !== ""));
-  const line = (cells: string[]) => `| ${cells.filter((_, column) => isUsed[column]).join(" | ")} |`;
-  return [line(head), line(head.map(() => "---")), ...rows.map(line), ""];
+  const used = (cells: string[]) => cells.filter((_, column) => isUsed[column]);
+  return tableLines(used(head), used(head).map(() => false), rows.map(used));
 }
 
 /** Title of an export, such as `SmolLM2-135M, flap 25 %`. */

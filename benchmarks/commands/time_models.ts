@@ -17,6 +17,7 @@ import { exportGguf } from "../../models/export_gguf.ts";
 import { openModel } from "../../models/load.ts";
 import { checkSource } from "../cells/rebuild.ts";
 import { askedRecords, storedPath } from "../records/run_file.ts";
+import { tableLines } from "../../reports/markdown.ts";
 import { runPaths, toJson } from "../records/store.ts";
 import {
   closeSides,
@@ -76,8 +77,7 @@ function cells({ name, tokens, model, dense }: TurnResult): string[] {
  * ± sample sd), their ratio (median, least and most of the rounds), and the speed-up over the dense model (median). */
 export function throughputTable(models: readonly TimedModel[]): string {
   const lines = models.flatMap(({ label, results }) => results.map((result) => [label, ...cells(result)]));
-  const line = (parts: string[]) => `| ${parts.join(" | ")} |`;
-  return [HEADER, HEADER.map((_, i) => i < 2 ? "---" : "---:"), ...lines].map(line).join("\n");
+  return tableLines(HEADER, HEADER.map((_, i) => i >= 2), lines).join("\n").trimEnd();
 }
 
 /** Both engines while they run. */

@@ -4,7 +4,7 @@
  */
 import { isAbsolute, join } from "node:path";
 import { isObject } from "../../core/util/canonical_json.ts";
-import { isFileName } from "../../datasets/text_file.ts";
+import { filePlace } from "../../datasets/text_file.ts";
 
 type Values = Readonly<Record<string, unknown>>;
 
@@ -22,8 +22,8 @@ function moved(value: unknown, move: Move, key: string): unknown {
 export function movePaths(values: Values, move: Move): Record<string, unknown> {
   const model: Move = (path) => path === "tiny" ? path : move(path);
   const corpus: Move = (name) => {
-    const [, path, field = ""] = isFileName(name) ? /^file:(.*?)(#[^#/]+)?$/s.exec(name) ?? [] : [];
-    return path === undefined ? name : `file:${move(path)}${field}`;
+    const { path, field } = filePlace(name) ?? {};
+    return path === undefined ? name : `file:${move(path)}${field === undefined ? "" : `#${field}`}`;
   };
   const moves = new Map(Object.entries({
     ...{ model, checkpoints: model, methodFile: move, taskFile: move, data: move, out: move },

@@ -83,8 +83,8 @@ function knownKeys(path: readonly PropertyKey[]): string[] {
 
 const NO_METHODS = "No methods given: use --methods, --method-file or --checkpoints";
 
-/** Merges `sources` and checks the result: later ones override whole keys, and single keys of `training` and `throughput`. `out` defaults
- * to `results/NAME`.
+/** Merges `sources` and checks the result: later ones override whole keys, and single keys of `training` and
+ * `throughput`. `out` defaults to `results/NAME`.
  * @throws {UsageError} that lists every problem with its place. */
 export function resolveConfig(sources: readonly ConfigSource[]): RunConfig {
   const given = sources.map((source) => source.values);

@@ -158,7 +158,7 @@ export async function measureTask(
         ]),
       ),
       chance: type === "multiple_choice"
-        ? mean(examples.map(({ choices, golds = [0] }) => new Set(golds).size / choices.length))
+        ? mean(examples.map(({ choices, gold, golds = [gold] }) => new Set(golds).size / choices.length))
         : 0,
       batchTokens: scorer.batchTokens(),
       seconds: (performance.now() - start) / 1000,

@@ -65,11 +65,8 @@ export async function load(
 }
 
 /** Files of a model folder that go with every copy of the model: settings, chat template, licences. */
-const COMPANION = new RegExp(
-  "^(generation_config\\.json|special_tokens_map\\.json|chat_template\\.jinja|tokenizer\\.model|" +
-    "(LICEN[CS]E|NOTICE|USE_POLICY)(\\..*)?)$",
-  "i",
-);
+const COMPANION =
+  /^(generation_config\.json|special_tokens_map\.json|chat_template\.jinja|tokenizer\.model|(LICEN[CS]E|NOTICE|USE_POLICY)(\..*)?)$/i;
 
 /** The companions in the model's folder; none of a GGUF file or the bundled model. */
 export function companionFiles(path: string): Record<string, Uint8Array> {

@@ -5,7 +5,7 @@
 import type { NamedCell } from "../../core/schema/cell_names.ts";
 import { type Cell, type DoneRecord, ofTask, type PerplexityChoice } from "../../core/schema/schema.ts";
 import type { TaskGroup } from "../../datasets/lm_eval/task_files.ts";
-import { fieldOf, isFileName } from "../../datasets/text_file.ts";
+import { filePlace } from "../../datasets/text_file.ts";
 import { aggregateGroup } from "../evaluation/tasks.ts";
 import { doneRecord } from "./store.ts";
 
@@ -13,14 +13,15 @@ import { doneRecord } from "./store.ts";
  * files may set the number of examples in the prompt: `shots capitals`. */
 export type DataHashes = Readonly<Record<string, string>>;
 
+/** A corpus's name, a user's file without its path. */
+const textOf = (corpus: string) => filePlace(corpus) ? `file:#${filePlace(corpus)?.field ?? "text"}` : corpus;
+
 /** A user's text is known by its contents and field, not by its path. Without `hashes` results of any data count. */
 function answersPerplexity(choice: PerplexityChoice, hashes?: DataHashes) {
   const { corpus, split, protocol, windowTokens, maxWindows } = choice;
   const readsData = ({ corpus: own, dataset }: DoneRecord["perplexity"][number]) =>
-    hashes === undefined
-      ? own === corpus
-      : (own === corpus || [own, corpus].every(isFileName) && fieldOf(own) === fieldOf(corpus)) &&
-        dataset.sha256 === hashes[`perplexity ${corpus}/${dataset.split}`];
+    hashes === undefined ? own === corpus : textOf(own) === textOf(corpus) &&
+      dataset.sha256 === hashes[`perplexity ${corpus}/${dataset.split}`];
   return (result: DoneRecord["perplexity"][number]): boolean =>
     readsData(result) && (split ?? result.dataset.split) === result.dataset.split &&
     result.protocol === protocol && result.windowTokens === windowTokens && result.maxWindows === maxWindows;

@@ -26,12 +26,12 @@ function shapeOf({ cell, size, changedWeights }: DoneRecord): string {
   return canonicalJson({ engine, ...arithmetic && { arithmetic }, layers, hidden, parameters, ...form });
 }
 
-/** Whether the cell's model can be had again. */
+/** Whether the run kept what {@linkcode keptModel} needs. */
 const isKept = ({ record: { changedWeights, rebuild, storedWeights, cell } }: Finished) =>
   !changedWeights || rebuild || storedWeights || cell.checkpoint;
 
-/** Times models of finished cells that lack throughput: the first of each shape that was kept; the others reuse its results. A cell
- * whose timing fails keeps its record. `begin` gets the number of timed models, unless it is 0. */
+/** Times models of finished cells that lack throughput: the first of each shape that was kept; the others reuse its
+ * results. A cell whose timing fails keeps its record. `begin` gets the number of timed models, unless it is 0. */
 export async function timeModels(
   executor: Executor,
   context: ExecutorContext,

@@ -23,28 +23,28 @@ const sequence = (...pretokenizers: JsonObject[]): JsonObject => ({ type: "Seque
 const wordsWith = (digits: string) =>
   `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}${digits}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|` +
   "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+const llama3 = sequence(isolate(wordsWith("{1,3}")), byteLevel(false));
 const singleDigits = sequence({ type: "Digits", individual_digits: true }, byteLevel(true));
 
-/** Splitting step of each supported `tokenizer.ggml.pre`, from the models' `tokenizer.json`; `default` from llama.cpp
- * (`llama-vocab.cpp`). */
-export const PRE_TOKENIZERS: Record<string, JsonObject> = {
-  "llama-bpe": sequence(isolate(wordsWith("{1,3}")), byteLevel(false)),
-  "smaug-bpe": sequence(isolate(wordsWith("{1,3}")), byteLevel(false)), // SmolLM3's
-  "qwen2": sequence(isolate(wordsWith("")), byteLevel(false)),
-  "smollm": singleDigits,
-  "refact": singleDigits, // Granite's
-  "gpt-2": byteLevel(true),
-  "default": sequence(
-    isolate("[\\p{P}\\$\\+<=>\\^~\\|]+"),
-    isolate("'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)"),
-    isolate("\\p{N}+"),
-    isolate("[0-9][0-9][0-9]"),
-    byteLevel(false),
-  ),
+/** Every supported `tokenizer.ggml.pre`: its splitting step, its normalizer, which llama.cpp leaves out, and whether words
+ * of the vocabulary are taken whole. From the models' `tokenizer.json`; `default` from llama.cpp (`llama-vocab.cpp`). */
+export const PRE_TOKENIZERS: Record<string, { split: JsonObject; normalizer?: JsonObject; wholeWords?: boolean }> = {
+  "llama-bpe": { split: llama3, wholeWords: true },
+  "smaug-bpe": { split: llama3 }, // SmolLM3's
+  "qwen2": { split: sequence(isolate(wordsWith("")), byteLevel(false)), normalizer: { type: "NFC" } },
+  "smollm": { split: singleDigits },
+  "refact": { split: singleDigits }, // Granite's
+  "gpt-2": { split: byteLevel(true) },
+  "default": {
+    split: sequence(
+      isolate("[\\p{P}\\$\\+<=>\\^~\\|]+"),
+      isolate("'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)"),
+      isolate("\\p{N}+"),
+      isolate("[0-9][0-9][0-9]"),
+      byteLevel(false),
+    ),
+  },
 };
-
-/** The normalizer of a supported `tokenizer.ggml.pre`: Qwen composes characters, which llama.cpp leaves out. */
-export const normalizerOf = (pre: string): JsonObject | null => pre === "qwen2" ? { type: "NFC" } : null;
 
 const shown = (value: GgufValue | undefined) => typeof value === "string" ? `"${value.slice(0, 80)}"` : "(none)";
 
@@ -182,18 +182,19 @@ const bpeModel = (parts: { vocab: Record<string, number>; merges: [string, strin
 
 function byteLevelModel(vocabulary: Vocabulary, file: GgufMetadata): JsonObject {
   const pre = file.metadata.get("tokenizer.ggml.pre") ?? "default";
-  if (typeof pre !== "string" || !Object.hasOwn(PRE_TOKENIZERS, pre)) {
+  const known = typeof pre === "string" && Object.hasOwn(PRE_TOKENIZERS, pre) ? PRE_TOKENIZERS[pre] : undefined;
+  if (!known) {
     throw new UsageError(
       `${file.path}: pre-tokenizer ${shown(pre)} is not supported: must be ${Object.keys(PRE_TOKENIZERS).join(", ")}`,
     );
   }
   if (!vocabulary.merges) throw new FileFormatError(file.path, `has no metadata "tokenizer.ggml.merges"`);
   return {
-    normalizer: normalizerOf(pre),
-    pre_tokenizer: PRE_TOKENIZERS[pre],
+    normalizer: known.normalizer ?? null,
+    pre_tokenizer: known.split,
     decoder: { type: "ByteLevel", add_prefix_space: true, trim_offsets: true, use_regex: true },
     model: bpeModel({
-      ignore_merges: pre === "llama-bpe",
+      ignore_merges: known.wholeWords === true,
       vocab: Object.fromEntries(vocabulary.idOf),
       merges: splitMerges(vocabulary.merges, file.path),
     }),

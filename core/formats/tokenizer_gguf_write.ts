@@ -8,7 +8,7 @@ import { UsageError } from "../util/errors.ts";
 import type { GgufValue } from "./gguf.ts";
 import type { GgufEntry } from "./gguf_write.ts";
 import type { Tokenizer, TokenizerDefinition } from "./tokenizer.ts";
-import { ggufTokenizerDefinition, normalizerOf, PRE_TOKENIZERS, TOKEN_TYPE } from "./tokenizer_gguf.ts";
+import { ggufTokenizerDefinition, PRE_TOKENIZERS, TOKEN_TYPE } from "./tokenizer_gguf.ts";
 import {
   type JsonObject,
   type PreparedTokenizer,
@@ -28,21 +28,19 @@ function refuse(problem: string): never {
 
 const asObject = (value: unknown): JsonObject => typeof value === "object" && value !== null ? value as JsonObject : {};
 
-function preparedSteps(preTokenizer: unknown): string {
+function preparedSteps(preTokenizer: unknown): unknown {
   const model = { type: "BPE", vocab: { a: 0 }, merges: [] };
-  return JSON.stringify(prepareForLibrary({ pre_tokenizer: preTokenizer, model }, WHAT, 1).json.pre_tokenizer);
+  return prepareForLibrary({ pre_tokenizer: preTokenizer, model }, WHAT, 1).json.pre_tokenizer;
 }
 
 /** `tokenizer.ggml.pre` of a byte-level tokenizer. */
-function preName({ json }: PreparedTokenizer, { tokenizer }: TokenizerDefinition): string {
-  const steps = preparedSteps(tokenizer.pre_tokenizer);
-  const ignoresMerges = asObject(json.model).ignore_merges === true;
-  for (const [name, preTokenizer] of Object.entries(PRE_TOKENIZERS)) {
-    // In llama.cpp these settings depend on the name.
-    const isNamed = ignoresMerges === (name === "llama-bpe") && isDeepStrictEqual(json.normalizer, normalizerOf(name));
-    if (isNamed && preparedSteps(preTokenizer) === steps) return name;
-  }
-  return refuse(`normalises or splits text in another way than ${Object.keys(PRE_TOKENIZERS).join(", ")}`);
+function preName({ json }: PreparedTokenizer): string {
+  const own = [json.normalizer, json.pre_tokenizer, asObject(json.model).ignore_merges === true];
+  const found = Object.entries(PRE_TOKENIZERS).find(([, { normalizer = null, split, wholeWords = false }]) =>
+    isDeepStrictEqual(own, [normalizer, preparedSteps(split), wholeWords])
+  );
+  return found?.[0] ??
+    refuse(`normalises or splits text in another way than ${Object.keys(PRE_TOKENIZERS).join(", ")}`);
 }
 
 /** Whether a SentencePiece tokenizer puts a space before the text: a normalizer in older files, a `Metaspace` in newer
@@ -125,7 +123,7 @@ export function ggufTokenizerMetadata(
   const merges = model.merges as [string, string][];
   const metadata = new Map<string, GgufEntry>([
     ["tokenizer.ggml.model", { text: isSentencePiece ? "llama" : "gpt2" }],
-    ["tokenizer.ggml.pre", { text: isSentencePiece ? "default" : preName(prepared, definition) }],
+    ["tokenizer.ggml.pre", { text: isSentencePiece ? "default" : preName(prepared) }],
     ["tokenizer.ggml.tokens", { texts: tokens }],
     ["tokenizer.ggml.token_type", { i32s: Int32Array.from(types) }],
   ]);

@@ -3,6 +3,7 @@
  * @module
  */
 import { join, relative } from "node:path";
+import { kindOfPath } from "./paths.ts";
 
 /** The project's folder. */
 export const ROOT: string = join(import.meta.dirname!, "../..");
@@ -11,13 +12,8 @@ export const ROOT: string = join(import.meta.dirname!, "../..");
  * `deno task`. */
 export function goToUserFolder(): void {
   const folder = Deno.env.get("INIT_CWD");
-  if (!folder) return;
-  try {
-    Deno.chdir(folder);
-  } catch (error) {
-    // Other programs set this variable too.
-    if (!(error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory)) throw error;
-  }
+  // Other programs set this variable too.
+  if (folder && kindOfPath(folder) === "folder") Deno.chdir(folder);
 }
 
 /** Path of a file of the project, relative to the working folder. */

@@ -57,8 +57,8 @@ export async function chooseDepth(
   return { removed: ranked.slice(0, at(depths, 0)), searched: cost.steps === 0 ? [] : [searched] };
 }
 
-/** Cuts and trains the model without the layers `removed`, and gives its loss on calibration text in nats per token. A cell that
- * was stopped does not try a candidate again. */
+/** Cuts and trains the model without the layers `removed`, and gives its loss on calibration text in nats per token. A
+ * cell that was stopped does not try a candidate again. */
 async function trial(
   context: MethodContext<unknown>,
   removed: readonly number[],

@@ -4,7 +4,7 @@ import { inflateSync } from "node:zlib";
 import { UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
 import { buildCharts } from "../../reports/charts.ts";
-import { paretoFront } from "../../reports/format.ts";
+import { paretoFront } from "../../reports/pareto.ts";
 import { toPng, toSvg } from "../../reports/draw.ts";
 import { colours } from "../../reports/palette.ts";
 import { reportOf, sectionsOf } from "../../benchmarks/commands/reports.ts";

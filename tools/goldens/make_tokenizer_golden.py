@@ -134,6 +134,12 @@ def sentence_piece():
     }
 
 
+def case(tokenizer):
+    """A tokenizer's definition, with ids of the texts and what they are decoded to."""
+    ids = [tokenizer.encode(text).ids for text in TEXTS]
+    return {"definition": json.loads(tokenizer.to_str()), "ids": ids, "texts": [tokenizer.decode(one) for one in ids]}
+
+
 def metaspace():
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -144,9 +150,7 @@ def metaspace():
     for scheme, parts in [("always", True), ("first", False), ("never", False)]:
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=parts)
         tokenizer.decoder = decoders.Metaspace(prepend_scheme=scheme, split=parts)
-        ids = [tokenizer.encode(text).ids for text in TEXTS]
-        definition = json.loads(tokenizer.to_str())
-        cases.append({"definition": definition, "ids": ids, "texts": [tokenizer.decode(one) for one in ids]})
+        cases.append(case(tokenizer))
     return cases
 
 
@@ -162,9 +166,7 @@ def gemma():
     definition = json.loads(tokenizer.to_str())
     # Bytes are ordinary entries of Gemma's vocabulary.
     definition["added_tokens"] = definition["added_tokens"][:1]
-    tokenizer = Tokenizer.from_str(json.dumps(definition))
-    ids = [tokenizer.encode(text).ids for text in TEXTS]
-    return {"definition": definition, "ids": ids, "texts": [tokenizer.decode(one) for one in ids]}
+    return case(Tokenizer.from_str(json.dumps(definition)))
 
 
 def main():

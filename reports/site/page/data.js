@@ -2,7 +2,8 @@
  *
  * @module
  */
-import { paretoFront, unique } from "../../format.ts";
+import { paretoFront } from "../../pareto.ts";
+import { unique } from "../../format.ts";
 
 const { columns, sections, failures, published } = globalThis.BENCH;
 
