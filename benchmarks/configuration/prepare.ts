@@ -47,8 +47,6 @@ import {
 } from "./expand.ts";
 import type { Wanted } from "../records/measured.ts";
 import { readRunFile } from "../records/run_file.ts";
-import { runPaths } from "../records/store.ts";
-import { isThere } from "../../core/util/paths.ts";
 import { type ProbedEngine, probeEngine } from "./engine_probe.ts";
 import { checkConditions, latencyTable } from "./latency_table.ts";
 import { loadMethodFile } from "./method_file.ts";
@@ -291,7 +289,8 @@ function chooseForm(
     );
   }
   if (weights) return weights;
-  const before = isThere(runPaths(out).run) ? readRunFile(out) : undefined;
+  // No other engine has held 16 bits.
+  const before = engine === "tensorflow" ? readRunFile(out) : undefined;
   if (decoderOps === false) {
     if (before?.engine !== engine || before.config.weights !== "stored") return "f32";
     throw new UsageError(`"${out}" has weights in 16 bits, and engine "${engine}" only f32 here: give another --out`);
