@@ -9,6 +9,7 @@ import { createHash } from "node:crypto";
 import { basename, dirname, join } from "node:path";
 import { sha256OfFiles } from "../core/formats/ranged_file.ts";
 import { FileFormatError, UsageError } from "../core/util/errors.ts";
+import { isSystemError } from "../core/util/paths.ts";
 import type { HubSource } from "./define.ts";
 import {
   cachedSplit,
@@ -38,7 +39,7 @@ interface Access {
 }
 
 function explain(repo: string, endpoint: string, error: unknown): Error {
-  if (error instanceof UsageError) return error;
+  if (error instanceof UsageError || isSystemError(error)) return error;
   if (error instanceof HubApiError) {
     const { statusCode } = error;
     if (statusCode === 401 || statusCode === 403) {

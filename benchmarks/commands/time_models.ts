@@ -19,15 +19,8 @@ import { checkSource } from "../cells/rebuild.ts";
 import { askedRecords, storedPath } from "../records/run_file.ts";
 import { tableLines } from "../../reports/markdown.ts";
 import { runPaths, toJson } from "../records/store.ts";
-import {
-  closeSides,
-  openSides,
-  type Sides,
-  timeSides,
-  type TurnChoice,
-  type TurnResult,
-} from "../timing/engine_turns.ts";
-import { summarise } from "../timing/throughput.ts";
+import { closeSides, openSides, type Sides, timeSides, type TurnResult } from "../timing/engine_turns.ts";
+import { summarise, type ThroughputChoice } from "../timing/throughput.ts";
 import { type Peer, startLlamaCpp } from "../timing/peer_process.ts";
 import { choiceOf, type Flags, textFlag, withTempFolder } from "./command.ts";
 import { exportCell } from "./export_cell.ts";
@@ -84,7 +77,7 @@ export function throughputTable(models: readonly TimedModel[]): string {
 interface Session {
   engine: Engine;
   peer: Peer;
-  choice: TurnChoice;
+  choice: ThroughputChoice;
 }
 
 /** A model of a run that was timed; without an id the run has no dense cell. */
@@ -141,7 +134,9 @@ export async function timeCells(dir: string, flags: Flags): Promise<void> {
   const choice = { ...first.cell.throughput ?? throughputChoiceSchema.parse({}), batch: 1 };
   const labels = cellLabels(done);
   const isDense = ({ cell }: DoneRecord) => cell.method === null;
-  const engine = await startEngine(name, { device: "cpu", arithmetic: first.cell.arithmetic });
+  // In f32, as llama.cpp; rebuilding a cell starts the engine in its own arithmetic.
+  const startOurs = () => startEngine(name, { device: "cpu" });
+  const engine = await startOurs();
   const peer = await startLlamaCpp();
   const session = { engine, peer, choice };
   await withTempFolder(async (folder) => {
@@ -159,6 +154,7 @@ export async function timeCells(dir: string, flags: Flags): Promise<void> {
         console.error(label);
         try {
           await exportCell({ record, out: dir, format: "gguf", to, type, model });
+          await startOurs();
           const results = await withSides(to, session, (sides) => timeSides(sides, dense, choice));
           timed.push({ id: record.id, label, results });
           Deno.removeSync(to);

@@ -41,9 +41,6 @@ export interface Fingerprint {
 /** Name of a file without its folder. */
 const withoutFolder = (path: string) => path.replace(/^.*[/\\]/s, "");
 
-/** Name of a user's text without its folder. */
-const corpusAlone = (corpus: string) => corpus.replace(/^file:.*[/\\]/s, "file:");
-
 /** Part of every id; to be raised when equal cells no longer mean equal numbers. */
 const IDENTITY_VERSION = 2;
 
@@ -56,7 +53,7 @@ export function cellId(cell: Cell, fingerprint: Fingerprint, { calibrated }: { c
   const { changed: _changed, ...method } = cell.method ?? {};
   const { weights, tokenizer, data: { [calibrationUse(cell)]: calibrationData, ...others } } = fingerprint;
   const trained = Object.entries(others).filter(([use]) => cell.training && use.startsWith(TRAINING_USE))
-    .map(([use, hash]) => [trainingUse(corpusAlone(use.slice(TRAINING_USE.length))), hash]);
+    .map(([use, hash]) => [trainingUse(use.slice(TRAINING_USE.length).replace(/^file:.*[/\\]/s, "file:")), hash]);
   const identity = {
     schemaVersion: IDENTITY_VERSION,
     cell: cell.method === null || checkpoint ? dense : { ...decisive, method },

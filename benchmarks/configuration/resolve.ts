@@ -21,7 +21,7 @@ function expandShortForms(values: Record<string, unknown>): Record<string, unkno
     if (!Object.hasOwn(FLAGS, key)) return [key, value];
     const { value: taken, parse, off, item } = FLAGS[key as keyof RunConfig];
     if (taken === null) {
-      const on = typeof value === "string" ? SWITCHES[value] : value;
+      const on = typeof value === "string" ? SWITCHES[value.toLowerCase()] : value;
       return [key, typeof on === "boolean" ? (on ? parse("") : off) : value];
     }
     if (typeof value === "string") return [key, parse(value)];

@@ -123,7 +123,7 @@ async function wholeDocuments(
   const words = sum(scored.map((one) => one.words));
   const bytes = sum(scored.map((one) => one.bytes));
   const wordPerplexity = Math.exp(nll / words);
-  if (wordPerplexity === Infinity && Number.isFinite(nll)) {
+  if (wordPerplexity === Infinity && bytes > 100 * words) {
     throw new UsageError(`"${corpus.id}" has too few spaces for perplexity per word: use protocol a or b`);
   }
   return {

@@ -158,7 +158,11 @@ export async function measureTask(
         ]),
       ),
       chance: type === "multiple_choice"
-        ? mean(examples.map(({ choices, gold, golds = [gold] }) => new Set(golds).size / choices.length))
+        ? mean(
+          examples.map(({ choices, gold, golds = [gold] }) =>
+            new Set(golds.filter((one) => one >= 0)).size / choices.length
+          ),
+        )
         : 0,
       batchTokens: scorer.batchTokens(),
       seconds: (performance.now() - start) / 1000,

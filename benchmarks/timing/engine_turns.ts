@@ -12,9 +12,6 @@ import { openModel } from "../../models/load.ts";
 import type { Peer } from "./peer_process.ts";
 import { modelPasses, type Passes, type ThroughputChoice, timeInTurns } from "./throughput.ts";
 
-/** Lengths and repeats; one sequence at a time. */
-export type TurnChoice = Omit<ThroughputChoice, "batch">;
-
 /** A model in an engine. */
 export interface Side extends Passes {
   close(): Promise<void>;
@@ -43,13 +40,13 @@ export interface TurnResult {
 }
 
 /** Puts the model of a GGUF file on the started engine. */
-async function openOurs(file: string, engine: Engine, choice: TurnChoice): Promise<Side> {
+async function openOurs(file: string, engine: Engine, choice: ThroughputChoice): Promise<Side> {
   const { source } = await openModel(file);
   try {
     const model = await uploadModel(source, usualForm(source, engine));
     const close = () => Promise.resolve(disposeModel(model));
     try {
-      return { ...modelPasses(model, { ...choice, batch: 1 }), close };
+      return { ...modelPasses(model, choice), close };
     } catch (error) {
       await close();
       throw error;
@@ -60,7 +57,7 @@ async function openOurs(file: string, engine: Engine, choice: TurnChoice): Promi
 }
 
 /** Has llama.cpp open a GGUF file. */
-async function openInPeer(file: string, peer: Peer, threads: number, choice: TurnChoice): Promise<Side> {
+async function openInPeer(file: string, peer: Peer, threads: number, choice: ThroughputChoice): Promise<Side> {
   const { prefillTokens, decodeTokens } = choice;
   await peer.ask({ open: file, prefillTokens, decodeTokens, threads });
   const passOf = (pass: keyof Passes) => async () => (await peer.ask<{ ms: number }>({ pass, of: file })).ms;
@@ -77,7 +74,7 @@ async function openInPeer(file: string, peer: Peer, threads: number, choice: Tur
 export async function openSides(
   file: string,
   { engine, peer }: { engine: Engine; peer: Peer },
-  choice: TurnChoice,
+  choice: ThroughputChoice,
 ): Promise<Sides> {
   const ours = await openOurs(file, engine, choice);
   try {
@@ -99,7 +96,7 @@ export async function closeSides({ ours, llamaCpp }: Sides): Promise<void> {
 export async function timeSides(
   model: Sides,
   dense: Sides | undefined,
-  { prefillTokens, decodeTokens, repeats }: TurnChoice,
+  { prefillTokens, decodeTokens, repeats }: ThroughputChoice,
 ): Promise<TurnResult[]> {
   const order = dense ? [dense.ours, dense.llamaCpp, model.llamaCpp, model.ours] : [model.ours, model.llamaCpp];
   const timed = async (name: string, tokens: number, kind: keyof Passes): Promise<TurnResult> => {

@@ -234,8 +234,8 @@ function sentencePieceModel(vocabulary: Vocabulary, file: GgufMetadata): JsonObj
   };
 }
 
-/** The definition of a GGUF file's tokenizer: byte-level BPE (`gpt2`, with the pre-tokenizers `llama-bpe`, `smollm`,
- * `gpt-2`, `default`) or SentencePiece BPE with byte fallback (`llama`).
+/** The definition of a GGUF file's tokenizer: byte-level BPE (`gpt2`, with a pre-tokenizer of
+ * {@linkcode PRE_TOKENIZERS}) or SentencePiece BPE with byte fallback (`llama`).
  * @throws {UsageError} for an unsupported tokenizer model or pre-tokenizer, with its name.
  * @throws {FileFormatError} when the metadata are incomplete or contradictory. */
 export function ggufTokenizerDefinition(file: GgufMetadata): TokenizerDefinition {

@@ -71,16 +71,16 @@ function scoresFromMerges(merges: [string, string][], tokens: readonly string[])
 }
 
 /** Checks that the scores give the same merges: llama.cpp merges any two tokens whose join is a token, best score
- * first. */
-function checkScores(metadata: Map<string, GgufEntry>, merges: [string, string][]): void {
+ * first. Added tokens are cut out of the text before any merge. */
+function checkScores(metadata: Map<string, GgufEntry>, { json }: PreparedTokenizer): void {
   const values = new Map([...metadata].map(([key, entry]): [string, GgufValue] => [key, Object.values(entry)[0]]));
   const { tokenizer } = ggufTokenizerDefinition({ path: WHAT, metadata: values });
-  const again = asObject(tokenizer.model).merges as [string, string][];
-  const results = (pairs: [string, string][]) => pairs.map(([left, right]) => left + right);
-  const sorted = (pairs: [string, string][]) => pairs.map((pair) => pair.join(" ")).sort();
-  if (!isDeepStrictEqual([results(merges), sorted(merges)], [results(again), sorted(again)])) {
-    refuse("has merges that are not those of a SentencePiece vocabulary");
-  }
+  const added = new Set((json.added_tokens as { content: string }[]).map(({ content }) => content));
+  const [own, again] = [json, tokenizer].map(({ model }) => {
+    const merges = (asObject(model).merges as [string, string][]).filter((pair) => !added.has(pair.join("")));
+    return [merges.map((pair) => pair.join("")), merges.map((pair) => pair.join(" ")).sort()];
+  });
+  if (!isDeepStrictEqual(own, again)) refuse("has merges that are not those of a SentencePiece vocabulary");
 }
 
 /** Text and llama.cpp type of every id below `vocabSize`. */
@@ -138,7 +138,7 @@ export function ggufTokenizerMetadata(
   if (isSentencePiece) {
     metadata.set("tokenizer.ggml.scores", { f32s: scoresFromMerges(merges, tokens) });
     metadata.set("tokenizer.ggml.add_space_prefix", { bool: addsSpacePrefix(definition) });
-    checkScores(metadata, merges);
+    checkScores(metadata, prepared);
   } else {
     metadata.set("tokenizer.ggml.merges", { texts: merges.map(([left, right]) => `${left} ${right}`) });
   }

@@ -37,7 +37,7 @@ export function ifThere<T, U>(read: () => T, otherwise: U): T | U {
   try {
     return read();
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return otherwise;
+    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return otherwise;
     throw error;
   }
 }

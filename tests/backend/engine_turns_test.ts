@@ -33,7 +33,7 @@ testOnEngines("openSides() opens a file in both engines; closeSides() frees it",
   const metadata = ggufTokenizerMetadata(tokenizerDefinition, tokenizer, source.config.vocabSize);
   exportGguf(source, { to: file, type: "F32", tokenizer: metadata });
   source.close();
-  const choice = { prefillTokens: 8, decodeTokens: 2, repeats: 2 };
+  const choice = { prefillTokens: 8, decodeTokens: 2, repeats: 2, batch: 1 };
   const before = tf.memory().numTensors;
   const peer = standInPeer();
   const sides = await openSides(file, { engine, peer }, choice);

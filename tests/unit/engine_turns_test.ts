@@ -14,7 +14,7 @@ function standIns() {
   return { log, dense: sides("dense"), pruned: sides("pruned") };
 }
 
-const CHOICE = { prefillTokens: 64, decodeTokens: 16, repeats: 3 };
+const CHOICE = { prefillTokens: 64, decodeTokens: 16, repeats: 3, batch: 1 };
 
 Deno.test("timeSides() alternates engines and models, after one untimed pass of each", async () => {
   const { log, dense, pruned } = standIns();
